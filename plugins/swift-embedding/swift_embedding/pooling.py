@@ -1,0 +1,165 @@
+"""From token vectors to one vector a text, and which way a given model wants it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from swift_core.errors import UserError
+
+PoolingMethod = Literal["cls", "mean", "lasttoken"]
+
+# Shape legend: B texts, T tokens of the longest text, D dimensions.
+
+
+def pool(hidden: Tensor, attention_mask: Tensor, method: PoolingMethod) -> Tensor:
+    """Reduce token vectors to one vector a text.
+
+    ``cls`` takes the first real token, ``lasttoken`` the last one, ``mean`` averages over the real ones:
+    sum_t m_t h_t / sum_t m_t (Reimers and Gurevych 2019). Padding may be on either side.
+
+    Args:
+        hidden: [B, T, D].
+        attention_mask: [B, T], 1 or True for real tokens; every row has at least one.
+        method: which of the three.
+
+    Returns:
+        [B, D] in the type of ``hidden``; a mean is computed in float32 at least.
+
+    Raises:
+        ValueError: ``method`` is none of the three.
+    """
+    mask = attention_mask.long()  # [B, T]
+    if method == "mean":
+        precise = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        # Not a product: what a model leaves at padding may be NaN, and NaN * 0 is NaN.
+        total = precise.masked_fill(mask.unsqueeze(-1) == 0, 0).sum(dim=1)  # [B, D]
+        return (total / mask.sum(dim=1, keepdim=True).clamp(min=1)).to(hidden.dtype)
+    if method == "cls":
+        position = mask.argmax(dim=1)  # [B], the first 1
+    elif method == "lasttoken":
+        position = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)  # [B], the last 1
+    else:
+        raise ValueError(f"pooling method {method!r} is none of {', '.join(get_args(PoolingMethod))}")
+    return hidden[torch.arange(len(hidden), device=hidden.device), position]  # [B, D]
+
+
+def normalize(vectors: Tensor) -> Tensor:
+    """Scale each row of ``vectors`` [B, D] to length 1: v / max(|v|, 1e-12)."""
+    return functional.normalize(vectors, p=2.0, dim=-1)
+
+
+def default_pooling(model_folder: Path, config: Any) -> PoolingMethod:
+    """How the model in ``model_folder`` was meant to be pooled.
+
+    What the folder's sentence-transformers configuration says, else ``lasttoken`` for decoders (only the
+    last token has seen the whole text) and ``mean`` for encoders.
+
+    Args:
+        model_folder: where the model is; ``modules.json`` is looked for here.
+        config: the model's transformers configuration.
+
+    Raises:
+        UserError: the folder asks for a pooling, or for further layers, that this package does not have.
+    """
+    return read_pooling(model_folder) or ("lasttoken" if is_decoder(config) else "mean")
+
+
+def is_decoder(config: Any) -> bool:
+    """Whether a token of this model sees only the tokens before it."""
+    # The names and not the classes: those would import every model of the library.
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    # Decoders turned into encoders (EmbeddingGemma, LLM2Vec) say so in one of these two fields.
+    bidirectional = getattr(config, "use_bidirectional_attention", None) in (True, "all")
+    if bidirectional or getattr(config, "is_causal", True) is False:
+        return False
+    if getattr(config, "is_encoder_decoder", False):
+        return False
+    if getattr(config, "is_decoder", False):
+        return True
+    # BERT and its like are in both mappings; what can fill masks reads in both directions.
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return False
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return True
+    return any(name.endswith("ForCausalLM") for name in getattr(config, "architectures", None) or ())
+
+
+def read_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Class name and folder of each module in ``modules.json``; empty when there is no such file.
+
+    Raises:
+        UserError: the file is not what sentence-transformers writes.
+    """
+    path = folder / "modules.json"
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [(str(entry["type"]).rpartition(".")[2], folder / entry["path"]) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected a list of modules with 'type' and 'path', as sentence-transformers writes it; "
+            "mend the file, or remove it and set pooling_method"
+        ) from error
+
+
+def read_pooling(folder: Path) -> PoolingMethod | None:
+    """The pooling that the sentence-transformers configuration in ``folder`` asks for, or None without one.
+
+    Raises:
+        UserError: it asks for something that this package does not have.
+    """
+    modules = read_modules(folder)
+    strange = [name for name, _ in modules if name not in {"Transformer", "Pooling", "Normalize", "Dropout"}]
+    if strange:
+        raise UserError(
+            f"{folder / 'modules.json'}: the model has {', '.join(strange)} after its transformer, which are "
+            "not applied here, so vectors would differ from the author's; to train without them set "
+            "pooling_method"
+        )
+    for name, path in modules:
+        if name == "Pooling":
+            return _pooling_of(path / "config.json")
+    return None
+
+
+_SWITCHES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+def _pooling_of(path: Path) -> PoolingMethod:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        named = config.get("pooling_mode")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: modules.json names a pooling configuration that can't be read here; set pooling_method"
+        ) from error
+    if named is None:
+        # Version 5 and older: one switch for each; without any of them the mean is the library's default.
+        named = [method for key, method in _SWITCHES.items() if config.get(key, False)] or "mean"
+    methods = [named] if isinstance(named, str) else list(named)
+    if not config.get("include_prompt", True):
+        methods.append("a prompt that is left out of the pooling")
+    if len(methods) != 1 or methods[0] not in get_args(PoolingMethod):
+        raise UserError(
+            f"{path}: expected one pooling of {', '.join(get_args(PoolingMethod))}, found "
+            f"{' + '.join(map(str, methods))}; choose one with pooling_method and train with it"
+        )
+    return cast("PoolingMethod", methods[0])

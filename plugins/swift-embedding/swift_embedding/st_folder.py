@@ -1,0 +1,253 @@
+"""Model folders that sentence-transformers (2 and later) and plain transformers both load."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from swift_core.errors import SwiftError, UserError
+from swift_core.models import merge_adapter
+from swift_embedding.encoding import TextEncoder
+from swift_embedding.pooling import PoolingMethod, read_modules, read_pooling
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+_TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}
+"""Largest difference of a component after a reload; merging LoRA rounds once more in the weights' type."""
+
+_CARD = """\
+---
+library_name: sentence-transformers
+pipeline_tag: feature-extraction
+tags: [sentence-transformers, feature-extraction]
+---
+
+# Text embeddings
+
+This model, trained with swift-embedding, maps a text to a vector of {dimension} numbers ({pooling}
+pooling{normalized}). Texts longer than {max_length} tokens are cut.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+query = model.encode("What is searched for", prompt_name="query")
+documents = model.encode(["A text that may answer it"], prompt_name="document")
+print(model.similarity(query, documents))
+```
+
+Prompts: {query} before a query, {document} before a document.
+"""
+
+
+def write_st_folder(
+    folder: Path,
+    *,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pooling_method: PoolingMethod,
+    normalize: bool,
+    max_length: int,
+    prompts: Mapping[str, str],
+) -> None:
+    """Write weights (LoRA merged), tokenizer, configuration and a model card into ``folder``.
+
+    Args:
+        model: a transformers model, or a peft model around one; it is not changed.
+        prompts: text put before a ``query`` and before a ``document``.
+    """
+    merged: Any = merge_adapter(model)
+    merged.save_pretrained(folder)
+    write_st_config(
+        folder,
+        tokenizer=tokenizer,
+        pooling_method=pooling_method,
+        normalize=normalize,
+        max_length=max_length,
+        prompts=prompts,
+    )
+    card = _CARD.format(
+        dimension=merged.config.hidden_size,
+        pooling=pooling_method,
+        normalized=", length 1" if normalize else "",
+        max_length=max_length,
+        **{name: f"`{text}`" if text else "nothing" for name, text in prompts.items()},
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_st_config(
+    folder: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    pooling_method: PoolingMethod,
+    normalize: bool,
+    max_length: int,
+    prompts: Mapping[str, str],
+) -> None:
+    """Write all of such a folder but the weights.
+
+    The model, or its adapter, is saved there before: its config tells the size of the vectors, without which
+    sentence-transformers refuses the folder.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder)
+    names = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    modules = [
+        {
+            "idx": place,
+            "name": str(place),
+            "path": f"{place}_{name}" if place else "",
+            # Names of versions 2 to 5, which version 6 still reads; the other way round fails.
+            "type": f"sentence_transformers.models.{name}",
+        }
+        for place, name in enumerate(names)
+    ]
+    _write(folder / "modules.json", modules)
+    _write(folder / "1_Pooling" / "config.json", _pooling_config(folder, pooling_method))
+    if normalize:
+        # It has nothing to say, but version 2 wants the folder, and git keeps none without a file.
+        _write(folder / "2_Normalize" / "config.json", {})
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    settings = {
+        "prompts": {name: prompts[name] for name in ("query", "document")},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine" if normalize else "dot",
+    }
+    _write(folder / "config_sentence_transformers.json", settings)
+
+
+def load_encoder(
+    folder: Path, *, dtype: torch.dtype | str = "auto", device: torch.device | str = "cpu"
+) -> TextEncoder:
+    """Load what :func:`write_st_folder` wrote, by plain transformers: no network, no pickle, no remote code.
+
+    Args:
+        dtype: type of the weights; ``auto`` is the one they were saved in.
+
+    Raises:
+        UserError: the folder asks for a pooling that this package does not have.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    query_prompt, document_prompt = read_prompts(folder)
+    return TextEncoder(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        max_length=read_max_length(folder) or tokenizer.model_max_length,
+        pooling_method=read_pooling(folder) or "mean",
+        normalize_embeddings=any(name == "Normalize" for name, _ in read_modules(folder)),
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        share_batches=False,
+    )
+
+
+def check_st_folder(folder: Path, encoder: TextEncoder, texts: Sequence[str]) -> float:
+    """Reload ``folder`` and compare its vectors of ``texts``, as queries and documents, with ``encoder``'s.
+
+    Returns:
+        The largest absolute difference of a component.
+
+    Raises:
+        SwiftError: it is above 1e-5 (float32; 5e-3 in float16, 5e-2 in bfloat16), relative to the largest
+            component where that is above 1.
+    """
+    encoder = replace(encoder, share_batches=False)
+    weight = next(encoder.model.parameters())
+    reloaded = load_encoder(folder, dtype=weight.dtype, device=weight.device)
+    before, after = (  # both [2N, D]
+        np.concatenate([e.encode_queries(texts), e.encode_documents(texts)]) for e in (encoder, reloaded)
+    )
+    same_shape = before.shape == after.shape
+    difference = float(np.abs(before - after).max(initial=0.0)) if same_shape else float("inf")
+    allowed = _TOLERANCE.get(weight.dtype, 1e-5) * max(1.0, float(np.abs(before).max(initial=0.0)))
+    if not difference <= allowed:  # also when it is NaN
+        raise SwiftError(
+            f"{folder}: reloaded, the model gives other vectors than the one in memory: they differ by "
+            f"{difference:.2g}, expected at most {allowed:.2g}; the folder must not be used"
+        )
+    return difference
+
+
+def read_prompts(folder: Path) -> tuple[str, str]:
+    """Texts put before a query and before a document, as ``config_sentence_transformers.json`` has them.
+
+    Raises:
+        UserError: the file is not what sentence-transformers writes.
+    """
+    path = folder / "config_sentence_transformers.json"
+    prompts = _read(path).get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise UserError(f"{path}: prompts: expected texts by name, found {json.dumps(prompts)[:100]}")
+    document = next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
+    return prompts.get("query") or "", document
+
+
+def read_max_length(folder: Path) -> int | None:
+    """``max_seq_length`` of ``sentence_bert_config.json``, or None when it is not there.
+
+    Raises:
+        UserError: the file is not what sentence-transformers writes.
+    """
+    path = folder / "sentence_bert_config.json"
+    length = _read(path).get("max_seq_length")
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise UserError(f"{path}: max_seq_length: expected a number above 0, found {length!r}")
+    return length
+
+
+def _pooling_config(folder: Path, method: PoolingMethod) -> dict[str, Any]:
+    # The switches of old versions, which version 6 reads too; the old ones refuse version 6's pooling_mode.
+    config: dict[str, Any] = {
+        "pooling_mode_cls_token": method == "cls",
+        "pooling_mode_mean_tokens": method == "mean",
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
+    if method == "lasttoken":
+        # Came in version 2.4: earlier ones refuse a switch that they don't know.
+        config["pooling_mode_lasttoken"] = True
+    dimension = _dimension(folder)
+    return config if dimension is None else {"word_embedding_dimension": dimension, **config}
+
+
+def _dimension(folder: Path) -> int | None:
+    """Size of the vectors of the model, or of the adapter's base model, that was saved in ``folder``."""
+    base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
+    config = _read(folder / "config.json") or (_read(Path(base) / "config.json") if base else {})
+    for part in (config, config.get("text_config") or {}):
+        # GPT-2, DistilBERT and T5 have names of their own for it.
+        for key in ("hidden_size", "n_embd", "dim", "d_model"):
+            if isinstance(part.get(key), int):
+                return int(part[key])
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON ({error}); mend or remove the file") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {json.dumps(value)[:100]}")
+    return value
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,272 @@
+"""The options of a run: one flat namespace over the core, the task type and the training loop."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift_core.core_options import CORE_DEFAULTS, CoreOptions
+from swift_core.errors import PluginError, UserError, did_you_mean
+from swift_core.options import Option, find_faults, options_of
+from swift_core.registry import Claim, find_task, load_object, load_spec
+from swift_core.runfile import RunFile, parse_value, read_run_file
+from swift_core.spec import TaskSpec
+
+if TYPE_CHECKING:
+    import transformers
+
+_MANAGED = {
+    "remove_unused_columns": "the task's collator decides which columns are used",
+    "resume_from_checkpoint": "write `swift train --resume`, or trainer.train(resume_from_checkpoint=...)",
+    "label_names": "the task's compute_loss reads the batch itself",
+    "label_smoothing_factor": "the task's own loss is used; look for an option of the task",
+    "prediction_loss_only": "the task's evaluate hook decides what is computed",
+}
+"""Options of the library that would be accepted and do nothing here, with what to do instead."""
+
+
+class TrainingArguments:
+    """The options of a run, checked.
+
+    Takes every option of :class:`transformers.TrainingArguments` under its own name, those of the core
+    (:class:`swift_core.core_options.CoreOptions`) and those of the task type. Reading works on the flat
+    namespace (``args.temperature``) and on the typed parts:
+
+    Attributes:
+        spec: what the task type says about itself.
+        core: the core's options.
+        task: the task's options (an instance of its own dataclass, or None).
+        trainer: the options of the training loop, a ``transformers.TrainingArguments``.
+        given: the options that were given, without defaults.
+        sources: what each option was read from (``run.yaml:7``), where that is known.
+
+    Raises:
+        UserError: unknown, ill-typed or contradicting options; all of them at once.
+    """
+
+    def __init__(self, task_type: str, **options: Any) -> None:
+        self._resolve(task_type, options, {})
+
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainingArguments:
+        """Read a run file; ``overrides`` are texts ``option=value`` that win over it."""
+        run_file = read_run_file(path)
+        return cls._from_values(run_file, overrides)
+
+    @classmethod
+    def from_record(cls, options: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainingArguments:
+        """Build the arguments again that a run was recorded with."""
+        return cls._from_values(RunFile(dict(options), {}), overrides)
+
+    @classmethod
+    def _from_values(cls, run_file: RunFile, overrides: Sequence[str]) -> TrainingArguments:
+        values, places = dict(run_file.values), dict(run_file.places)
+        raw = parse_overrides(overrides)
+        task_type = raw.pop("task_type", values.pop("task_type", None))
+        if not isinstance(task_type, str):
+            raise UserError(
+                "task_type: expected the name of a task type, found none; `swift tasks` lists them"
+            )
+        known = known_options(find_task(task_type))
+        for name, text in raw.items():
+            values[name] = _fitting(text, known.get(name))
+            places[name] = "command line"
+        arguments = cls.__new__(cls)
+        arguments._resolve(task_type, values, places)
+        return arguments
+
+    def _resolve(self, task_type: str, given: Mapping[str, Any], places: Mapping[str, str]) -> None:
+        if not isinstance(task_type, str):
+            raise UserError(f"task_type: expected the name of a task type, found {task_type!r}")
+        self.claim = find_task(task_type)
+        self.spec: TaskSpec = load_spec(self.claim)
+        self.task_type = self.spec.name
+        self.given = dict(given)
+        self.sources = dict(places)
+        known = known_options(self.claim)
+        faults = find_faults(given, known)
+        faults.update({n: f"{n}: has no effect here: {_MANAGED[n]}" for n in given if n in _MANAGED})
+        values = {**CORE_DEFAULTS, **self.spec.defaults, **given}
+        parts = {
+            group: {
+                n: v for n, v in values.items() if n in known and known[n].group == group and n not in faults
+            }
+            for group in ("core", "task", "trainer")
+        }
+        self._known = known
+        self.core = self._build(CoreOptions, parts["core"], faults)
+        self.task: Any = self._build(_task_class(self.claim, self.spec), parts["task"], faults)
+        self.trainer = self._build_trainer(parts["trainer"], faults)
+        _check_exports(self.core, self.spec, faults)
+        if faults:
+            order = [*(name for name in given if name in faults), *(n for n in faults if n not in given)]
+            raise UserError(*(f"{places[n]}: {faults[n]}" if n in places else faults[n] for n in order))
+
+    @staticmethod
+    def _build(options_class: type | None, values: Mapping[str, Any], faults: dict[str, str]) -> Any:
+        if options_class is None:
+            return None
+        try:
+            return options_class(**values)
+        except (TypeError, ValueError) as error:
+            faults[options_class.__name__] = str(error)
+            return None
+
+    def _build_trainer(
+        self, values: Mapping[str, Any], faults: dict[str, str]
+    ) -> transformers.TrainingArguments:
+        import torch
+        import transformers
+
+        primary = self.spec.primary_metric
+        # Pinning memory for a device that is not there earns a warning each epoch.
+        defaults: dict[str, Any] = {"dataloader_pin_memory": torch.accelerator.is_available()}
+        if primary is not None:
+            defaults["metric_for_best_model"] = primary.name
+            defaults["greater_is_better"] = primary.higher_is_better
+        try:
+            return transformers.TrainingArguments(**{**defaults, **values})
+        except (ValueError, TypeError, ImportError) as error:
+            faults["trainer"] = " ".join(str(error).split())
+            return transformers.TrainingArguments(output_dir="output")
+
+    def replace(self, **changes: Any) -> TrainingArguments:
+        """The same arguments with some options changed."""
+        return TrainingArguments(self.claim.qualified_name, **{**self.given, **changes})
+
+    def with_model(self, name: str) -> TrainingArguments:
+        """The same arguments for another model; safe to call while a run is on.
+
+        Building ``transformers.TrainingArguments`` anew would reset the state that accelerate keeps for the
+        whole process.
+        """
+        model = {"model_name_or_path": name, "model_revision": None}
+        return self._twin(core=dataclasses.replace(self.core, **model), given={**self.given, **model})
+
+    def in_folder(self, folder: Path) -> TrainingArguments:
+        """The same arguments with the training loop writing into ``folder``."""
+        trainer = copy.copy(self.trainer)
+        trainer.output_dir = str(folder)
+        return self._twin(trainer=trainer)
+
+    def _twin(self, **parts: Any) -> TrainingArguments:
+        twin = TrainingArguments.__new__(TrainingArguments)
+        twin.__dict__.update({**self.__dict__, **parts})
+        return twin
+
+    def changed(self) -> dict[str, Any]:
+        """The given options that differ from their defaults."""
+        defaults = {**CORE_DEFAULTS, **self.spec.defaults}
+        return {
+            name: value
+            for name, value in self.given.items()
+            if value != defaults.get(name, self._known[name].default_json)
+        }
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the folders of all runs go."""
+        return Path(str(self.trainer.output_dir))
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an option of the task names evaluation data of its own."""
+        return any(
+            o.evaluates and getattr(self.task, o.name) for o in self._known.values() if o.group == "task"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        for part in ("core", "task", "trainer"):
+            options = self.__dict__.get(part)
+            if options is not None and hasattr(options, name):
+                return getattr(options, name)
+        raise AttributeError(
+            f"there is no option '{name}'.{did_you_mean(name, self.__dict__.get('_known', ()))}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.claim.qualified_name, self.given)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
+        return f"TrainingArguments(task_type={self.task_type!r}{', ' if given else ''}{given})"
+
+
+def _rebuilt(task_type: str, given: dict[str, Any]) -> TrainingArguments:
+    return TrainingArguments(task_type, **given)
+
+
+def known_options(claim: Claim) -> dict[str, Option]:
+    """Every option that a run of this task type takes, by name: the core's, the task's, the training loop's.
+
+    Raises:
+        PluginError: the task's options are no dataclass, or take a name that is already in use.
+    """
+    import transformers
+
+    spec = load_spec(claim)
+    known = options_of(transformers.TrainingArguments, "trainer")
+    known.update(options_of(CoreOptions, "core"))
+    task_class = _task_class(claim, spec)
+    own = options_of(task_class, "task") if task_class is not None else {}
+    taken = sorted(own.keys() & known.keys())
+    if taken:
+        raise PluginError(
+            f"package {claim.package} {claim.version}: its options {', '.join(taken)} have the names of "
+            "options of the core or of transformers.TrainingArguments; rename them"
+        )
+    unknown = sorted(spec.defaults.keys() - known.keys() - own.keys())
+    if unknown:
+        raise PluginError(f"package {claim.package} {claim.version}: defaults for unknown options: {unknown}")
+    return {**known, **own}
+
+
+def _task_class(claim: Claim, spec: TaskSpec) -> type | None:
+    if spec.options is None:
+        return None
+    found = load_object(spec.options, claim)
+    if isinstance(found, type) and hasattr(found, "__dataclass_fields__"):
+        return found
+    raise PluginError(f"package {claim.package} {claim.version}: {spec.options} is not a dataclass")
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    """Split texts ``option=value``.
+
+    Raises:
+        UserError: a text has no ``=``, or an option is given twice.
+    """
+    raw: dict[str, str] = {}
+    faults = []
+    for text in overrides:
+        name, sign, value = text.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not sign or not name:
+            faults.append(f"command line: expected option=value, found {text!r}")
+        elif name in raw:
+            faults.append(f"command line: '{name}' is given twice; keep one")
+        else:
+            raw[name] = value
+    if faults:
+        raise UserError(*faults)
+    return raw
+
+
+def _fitting(text: str, option: Option | None) -> Any:
+    # The shell has eaten the quotes: query_prompt='query: ' arrives as a text that YAML reads as a mapping.
+    value = parse_value(text)
+    if option is not None and option.fault(value) and not option.fault(text):
+        return text
+    return value
+
+
+def _check_exports(core: CoreOptions | None, spec: TaskSpec, faults: dict[str, str]) -> None:
+    from swift_core.exports import export_faults
+
+    for name in core.export_formats if core is not None else ():
+        fault = export_faults(name, spec)
+        if fault:
+            faults["export_formats"] = f"export_formats: {fault}"

@@ -1,0 +1,147 @@
+"""The command ``swift``. Building the parser imports nothing heavy; each command imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from swift_core.errors import SwiftError, UserError, did_you_mean, listed
+
+_EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
+
+_HANDLERS = {
+    "train": "swift_core.cli.work:train",
+    "evaluate": "swift_core.cli.work:evaluate",
+    "export": "swift_core.cli.work:export",
+    "check": "swift_core.cli.work:check",
+    "tasks": "swift_core.cli.show:tasks",
+    "describe": "swift_core.cli.show:describe",
+    "plugins": "swift_core.cli.show:plugins",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse counts what may be left out (nargs="*") among what is missing.
+        message = message.replace(", option=value", "")
+        self.exit(_EXIT_USAGE, f"swift: {message}\nTry: {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the built-in commands."""
+    from swift_core import __version__
+
+    parser = _Parser(
+        prog="swift", description="Fine-tune models; every task type is a package.", epilog=_plugin_commands()
+    )
+    parser.add_argument("--version", action="version", version=f"swift-core {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_work(commands)
+    _add_show(commands)
+    return parser
+
+
+def _add_work(commands: argparse._SubParsersAction[_Parser]) -> None:
+    train = commands.add_parser("train", help="train a model as a run file says")
+    train.add_argument("run_file", metavar="RUN.yaml")
+    train.add_argument(
+        "options", nargs="*", metavar="option=value", help="options that win over the run file"
+    )
+    train.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on with an interrupted run: the folder named, or the newest with these options",
+    )
+    check = commands.add_parser("check", help="check a run file and every row of its data; build nothing")
+    check.add_argument("run_file", metavar="RUN.yaml")
+    check.add_argument("options", nargs="*", metavar="option=value")
+    evaluate = commands.add_parser("evaluate", help="measure the model of a run")
+    evaluate.add_argument("run", metavar="RUN", help="folder of a run")
+    evaluate.add_argument("options", nargs="*", metavar="option=value")
+    export = commands.add_parser("export", help="export the model of a run")
+    export.add_argument("run", metavar="RUN", help="folder of a run")
+    export.add_argument("--format", required=True, help="one of the task's export formats")
+    export.add_argument("options", nargs="*", metavar="option=value")
+    for command in (train, check, evaluate, export):
+        command.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def _add_show(commands: argparse._SubParsersAction[_Parser]) -> None:
+    tasks = commands.add_parser("tasks", help="list the installed task types")
+    describe = commands.add_parser(
+        "describe", help="show a task type's columns, options, metrics and exports"
+    )
+    describe.add_argument("task", metavar="TASK")
+    describe.add_argument(
+        "--all", action="store_true", help="also the options of transformers.TrainingArguments"
+    )
+    describe.add_argument("--json-schema", action="store_true", help="JSON Schema of a run file of this task")
+    plugins = commands.add_parser("plugins", help="list installed packages, their versions and faults")
+    for command in (tasks, describe, plugins):
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _plugin_commands() -> str | None:
+    from swift_core.registry import COMMAND_GROUP, find_claims
+
+    claims = find_claims(COMMAND_GROUP)
+    if not claims:
+        return None
+    return "Commands of installed packages: " + listed([f"{c.name} ({c.package})" for c in claims])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 failed, 2 a mistake, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except SwiftError as error:
+        print(f"swift: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("swift: interrupted", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else ""
+    if command and not command.startswith("-") and command not in _HANDLERS:
+        return _plugin_command(command)(arguments[1:])
+    parsed, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        raise UserError(*(_unknown_flag(flag) for flag in unknown if flag.startswith("-") or "=" not in flag))
+    module, _, name = _HANDLERS[parsed.command].partition(":")
+    handler: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
+    return handler(parsed)
+
+
+def _plugin_command(command: str) -> Callable[[list[str]], int]:
+    from swift_core.registry import COMMAND_GROUP, find_claims, load_object
+
+    claims = [c for c in find_claims(COMMAND_GROUP) if c.name == command]
+    if len(claims) > 1:
+        raise UserError(
+            f"command '{command}': several packages provide it: {listed([c.package for c in claims])}"
+        )
+    if claims:
+        function: Callable[[list[str]], int] = load_object(claims[0].entry_point.value, claims[0])
+        return function
+    known = [*_HANDLERS, *(c.name for c in find_claims(COMMAND_GROUP))]
+    raise UserError(
+        f"there is no command '{command}'.{did_you_mean(command, known)} Commands: {listed(known)}"
+    )
+
+
+def _unknown_flag(flag: str) -> str:
+    name = flag.lstrip("-").partition("=")[0].replace("-", "_")
+    return f"unknown argument {flag}; options of a run are written as {name}=value, without dashes"

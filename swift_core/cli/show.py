@@ -1,0 +1,171 @@
+"""The commands that show what is installed. None of them imports torch, unless all options are asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from swift_core.core_options import CoreOptions
+from swift_core.errors import PluginError
+from swift_core.options import Option, options_of
+from swift_core.registry import COMMAND_GROUP, Claim, fault_of, find_claims, find_task, load_object, load_spec
+from swift_core.spec import TaskSpec
+
+
+def tasks(parsed: argparse.Namespace) -> int:
+    """``swift tasks``: the task types that can be used."""
+    rows = []
+    claims = find_claims()
+    faulty = 0
+    for claim in claims:
+        spec, fault = _spec_or_fault(claim, claims)
+        if spec is None or fault:
+            faulty += 1
+            continue
+        rows.append(
+            {
+                "task_type": claim.name,
+                "package": claim.package,
+                "version": claim.version,
+                "summary": spec.summary,
+            }
+        )
+    if parsed.json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return 0
+    if not rows:
+        print("No task type is installed. One to start with: pip install swift-embedding")
+    _table(("task type", "package", "version", "summary"), [tuple(row.values()) for row in rows])
+    if faulty:
+        print(f"{faulty} more can't be used; `swift plugins` says why.")
+    return 0
+
+
+def plugins(parsed: argparse.Namespace) -> int:
+    """``swift plugins``: the packages that provide a task type or a command, with their faults."""
+    claims = find_claims()
+    rows = []
+    for claim in claims:
+        _, fault = _spec_or_fault(claim, claims)
+        rows.append(
+            {
+                "package": claim.package,
+                "version": claim.version,
+                "provides": f"task {claim.name}",
+                "fault": fault,
+            }
+        )
+    for claim in find_claims(COMMAND_GROUP):
+        rows.append(
+            {
+                "package": claim.package,
+                "version": claim.version,
+                "provides": f"command {claim.name}",
+                "fault": None,
+            }
+        )
+    if parsed.json:
+        print(json.dumps(rows, ensure_ascii=False))
+    elif not rows:
+        print("No package with a task type or a command is installed.")
+    else:
+        _table(("package", "version", "provides", "fault"), [tuple(r.values()) for r in rows])
+    return 0
+
+
+def _spec_or_fault(claim: Claim, claims: Sequence[Claim]) -> tuple[TaskSpec | None, str | None]:
+    try:
+        return load_spec(claim), fault_of(claim, claims)
+    except PluginError as error:
+        return None, str(error)
+
+
+def describe(parsed: argparse.Namespace) -> int:
+    """``swift describe TASK``."""
+    claim = find_task(parsed.task)
+    spec = load_spec(claim)
+    if parsed.json_schema:
+        from swift_core.arguments import known_options
+
+        print(json.dumps(json_schema(spec, known_options(claim)), indent=2, ensure_ascii=False))
+        return 0
+    options = _options(claim, spec, everything=parsed.all)
+    if parsed.json:
+        print(json.dumps(_as_json(claim, spec, options), ensure_ascii=False))
+        return 0
+    print(f"{spec.name}: {spec.summary}\npackage {claim.package} {claim.version}\n\nColumns")
+    _table(None, [(c.name, c.type, "required" if c.required else "", c.meaning) for c in spec.columns])
+    print("\nOptions")
+    defaults = dict(spec.defaults)
+    _table(None, [(o.name, _shown(defaults.get(o.name, o.default_json)), o.help) for o in options])
+    if not parsed.all:
+        print("  ... and every option of transformers.TrainingArguments (--all shows them)")
+    if defaults:
+        print("  defaults of this task: " + ", ".join(f"{k}={v}" for k, v in defaults.items()))
+    print("\nMetrics")
+    _table(None, [(m.name, "primary" if m.primary else "", m.meaning) for m in spec.metrics])
+    print("\nExports")
+    _table(None, [(e.name, ", ".join(e.requires), e.meaning) for e in spec.exports])
+    return 0
+
+
+def _options(claim: Claim, spec: TaskSpec, *, everything: bool) -> list[Option]:
+    if everything:
+        from swift_core.arguments import known_options
+
+        found: Iterable[Option] = known_options(claim).values()
+        return sorted(found, key=lambda option: ("task", "core", "trainer").index(option.group))
+    own = options_of(load_object(spec.options, claim), "task") if spec.options else {}
+    return [*own.values(), *options_of(CoreOptions, "core").values()]
+
+
+def _as_json(claim: Claim, spec: TaskSpec, options: Iterable[Option]) -> dict[str, Any]:
+    return {
+        "task_type": spec.name,
+        "summary": spec.summary,
+        "package": claim.package,
+        "version": claim.version,
+        "columns": [vars(column) for column in spec.columns],
+        "options": [{"name": o.name, "group": o.group, **o.schema} for o in options],
+        "defaults": dict(spec.defaults),
+        "metrics": [vars(metric) for metric in spec.metrics],
+        "exports": [{**vars(entry), "requires": list(entry.requires)} for entry in spec.exports],
+        "serving_route": spec.serving_route,
+        "resources": vars(spec.resources),
+    }
+
+
+def json_schema(spec: TaskSpec, options: dict[str, Option]) -> dict[str, Any]:
+    """JSON Schema of a run file of this task type, for editors."""
+    properties: dict[str, Any] = {"task_type": {"const": spec.name, "description": spec.summary}}
+    for option in options.values():
+        schema = option.schema
+        schema["default"] = spec.defaults.get(option.name, schema["default"])
+        properties[option.name] = schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"swift run file, task type {spec.name}",
+        "type": "object",
+        "properties": properties,
+        "required": ["task_type"],
+        "additionalProperties": False,
+    }
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _table(head: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> None:
+    """Columns as wide as they need to be; the last one runs on. Plain text, so that grep and cut work."""
+    if not rows:
+        return
+    texts = [
+        [str(cell) if cell is not None else "" for cell in row] for row in ([head] if head else []) + [*rows]
+    ]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]) - 1)]
+    for row in texts:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  " + "  ".join([*cells, row[-1]]).rstrip())

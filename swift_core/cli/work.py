@@ -1,0 +1,123 @@
+"""The commands that work on runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from swift_core.errors import SwiftError, UserError
+
+
+def train(parsed: argparse.Namespace) -> int:
+    """``swift train``."""
+    overrides, resume = list(parsed.options), parsed.resume
+    if resume and "=" in resume and not Path(resume).exists():
+        # `--resume option=value`: the option was meant, and the newest run.
+        overrides, resume = [resume, *overrides], ""
+    with _quiet_libraries(parsed.json), _named_failures():
+        from swift_core import runner
+        from swift_core.arguments import TrainingArguments
+
+        run = runner.train_run(TrainingArguments.from_file(parsed.run_file, overrides), resume=resume)
+        result = runner.describe_result(run)
+    _finish(parsed, result, lambda: print(f"finished  {run.folder}"))
+    return 0
+
+
+def check(parsed: argparse.Namespace) -> int:
+    """``swift check``."""
+    with _quiet_libraries(parsed.json), _named_failures():
+        from swift_core import runner
+        from swift_core.arguments import TrainingArguments
+        from swift_core.console import data_line
+
+        args = TrainingArguments.from_file(parsed.run_file, parsed.options)
+        ready = runner.check_run(args)
+    data = [d for d in (ready.train, ready.evaluation) if d is not None]
+
+    def say() -> None:
+        for part in data:
+            print(f"{part.name:<9} {data_line(part)}")
+        print(f"{parsed.run_file}: no fault found")
+
+    _finish(parsed, {"task_type": args.task_type, "data": [d.summary for d in data]}, say)
+    return 0
+
+
+def evaluate(parsed: argparse.Namespace) -> int:
+    """``swift evaluate``."""
+    with _quiet_libraries(parsed.json), _named_failures():
+        from swift_core import runner
+
+        metrics = runner.evaluate_run(Path(parsed.run), parsed.options)
+    _finish(parsed, metrics, lambda: print("\n".join(f"{k:<24} {v:.4f}" for k, v in metrics.items())))
+    return 0
+
+
+def export(parsed: argparse.Namespace) -> int:
+    """``swift export``."""
+    with _quiet_libraries(parsed.json), _named_failures():
+        from swift_core import runner
+
+        folder = runner.export_run(Path(parsed.run), parsed.format, parsed.options)
+    _finish(parsed, {"format": parsed.format, "folder": str(folder)}, lambda: print(f"exported  {folder}"))
+    return 0
+
+
+def _finish(parsed: argparse.Namespace, result: Any, say: Callable[[], None]) -> None:
+    if parsed.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        say()
+
+
+@contextlib.contextmanager
+def _quiet_libraries(json_wanted: bool) -> Iterator[None]:
+    """Keep stdout for the result where a program reads it, and the libraries' own chatter off the screen."""
+    with contextlib.redirect_stdout(sys.stderr) if json_wanted else contextlib.nullcontext():
+        import datasets
+        import transformers
+
+        transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        datasets.disable_progress_bars()
+        yield
+
+
+@contextlib.contextmanager
+def _named_failures() -> Iterator[None]:
+    """Turn what an environment can do to a run into a sentence; show the rest as it is."""
+    try:
+        yield
+    except (SwiftError, KeyboardInterrupt):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SwiftError(
+                f"the disk is full ({error.filename or 'while writing'}); free some space, then "
+                "go on with --resume"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise UserError(
+                f"{error.filename}: no permission; choose another output_dir or cache_dir"
+            ) from error
+        raise _unexpected(error) from error
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise SwiftError(
+                "the device's memory is full; lower per_device_train_batch_size (and raise "
+                "gradient_accumulation_steps), max_length, or use use_lora=true"
+            ) from error
+        raise _unexpected(error) from error
+
+
+def _unexpected(error: BaseException) -> SwiftError:
+    traceback.print_exception(error)
+    return SwiftError(f"the run failed: {type(error).__name__}: {error}")

@@ -1,0 +1,147 @@
+"""What a person sees of a run: what is trained, on what, where it goes, and how fast."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from swift_core.errors import listed
+
+if TYPE_CHECKING:
+    from swift_core.data.dataset import TaskData
+    from swift_core.trainer import SwiftTrainer
+
+
+class Throughput(TrainerCallback):
+    """Useful (not padding) tokens and the seconds spent on training steps since the last log."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._seconds = 0.0
+        self._started = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock; evaluation and saving stay outside of it."""
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop the clock."""
+        self._seconds += time.perf_counter() - self._started
+
+    def flush(self, processes: int) -> dict[str, float]:
+        """Useful tokens per second over all processes, taking each as fast as this one; then start anew."""
+        tokens, seconds = self.tokens, self._seconds
+        self.tokens, self._seconds = 0, 0.0
+        return {"tokens_per_second": round(tokens * processes / seconds, 1)} if seconds else {}
+
+
+class ConsoleCallback(TrainerCallback):
+    """Prints the head of a run, a line per log, and on a terminal a progress bar."""
+
+    def __init__(self, trainer: SwiftTrainer) -> None:
+        self._trainer = trainer
+        self._bar: Any = None
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say what is trained, on what, with which options and where it goes."""
+        self._started, self._first_step = time.perf_counter(), state.global_step
+        if not state.is_world_process_zero:
+            return
+        print("\n".join(head_lines(self._trainer)), flush=True)
+        if sys.stderr.isatty() and not args.disable_tqdm:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", leave=False)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Print one line of figures."""
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            self._say(f"step {state.global_step}/{state.max_steps}  {_figures(logs)}  ETA {self._eta(state)}")
+        elif any(name.startswith("eval_") for name in logs):
+            declared = {f"eval_{metric.name}" for metric in self._trainer.options.spec.metrics}
+            shown = {name: value for name, value in logs.items() if name in declared}
+            self._say(f"evaluation at step {state.global_step}  {_figures(shown)}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _say(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def _eta(self, state: Any) -> str:
+        done = state.global_step - self._first_step
+        seconds = (time.perf_counter() - self._started) / max(done, 1) * (state.max_steps - state.global_step)
+        hours, rest = divmod(int(seconds), 3600)
+        return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+_SHOWN = {"learning_rate": "lr", "tokens_per_second": "useful tokens/s", "grad_norm": "grad norm"}
+_HIDDEN = {"epoch", "num_input_tokens_seen"}
+
+
+def _figures(logs: dict[str, Any]) -> str:
+    shown = []
+    for name, value in logs.items():
+        if name in _HIDDEN or not isinstance(value, (int, float)):
+            continue
+        text = f"{value:,.0f}" if name == "tokens_per_second" else f"{value:.4g}"
+        shown.append(f"{_SHOWN.get(name, name.removeprefix('eval_'))} {text}")
+    return "  ".join(shown)
+
+
+def head_lines(trainer: SwiftTrainer) -> list[str]:
+    """The lines that open a run."""
+    options, model = trainer.options, trainer.network
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    every = sum(p.numel() for p in model.parameters())
+    how = "all trained" if trained == every else f"{trained:,} trained ({trained / every:.1%})"
+    base: Any = getattr(model, "get_base_model", lambda: model)()
+    args = trainer.args
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    changed = [f"{name}={value}" for name, value in trainer.shown_options().items()]
+    lines = [
+        f"task      {options.task_type} (package {options.claim.package} {options.claim.version})",
+        f"model     {options.core.model_name_or_path or 'built by the task'}: {type(base).__name__}, "
+        f"{every:,} parameters, {how}",
+        f"train on  {data_line(trainer.train_data)}",
+    ]
+    if trainer.eval_data is not None:
+        lines.append(f"evaluate  {data_line(trainer.eval_data)}")
+    lines += [
+        f"options   {listed(changed)}",
+        f"batches   {rows} rows a step ({args.per_device_train_batch_size} a device x "
+        f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes), {args.device}",
+        f"output    {args.output_dir}",
+    ]
+    return lines
+
+
+def data_line(data: TaskData | None) -> str:
+    """One line on a data set: rows, tokens, cut rows."""
+    if data is None or data.stats is None:
+        return "nothing"
+    stats = data.stats
+    cut = f", {stats.truncated_rows:,} rows cut to max_length ({stats.truncated_rows / stats.rows:.1%})"
+    sources = listed([source.name for source in data.sources])
+    return (
+        f"{stats.rows:,} rows of {sources}: {stats.tokens:,} tokens, longest row {stats.longest:,}"
+        f"{cut if stats.truncated_rows else ', none cut'}"
+    )

@@ -1,0 +1,86 @@
+"""The options of the core itself; those of the training loop are ``transformers.TrainingArguments``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from swift_core.spec import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreOptions:
+    """Model, data, LoRA and saving, the same for every task type."""
+
+    model_name_or_path: str | None = option(None, help="Local folder or hub id of the model to start from.")
+    model_revision: str | None = option(None, help="Branch, tag or commit of a hub model.")
+    model_dtype: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", help="Type that the weights are held and trained in; for mixed precision use bf16/fp16."
+    )
+    attn_implementation: str | None = option(
+        None, help="Attention of transformers to use, such as sdpa, eager or flash_attention_2."
+    )
+    trust_remote_code: bool = option(
+        False, help="Run Python code that comes with the model. Only for a model whose authors you trust."
+    )
+    allow_pickle: bool = option(
+        False, help="Load pickled weights (.bin) when a model has no safetensors file."
+    )
+    max_length: Annotated[int, Gt(0)] | None = option(
+        None, help="Longest text in tokens, special tokens included; default: what the model can take."
+    )
+
+    dataset: str | list[str] | None = option(
+        None, help="Training data: jsonl, csv or parquet files (local or URL), a folder, or a hub id."
+    )
+    eval_dataset: str | list[str] | None = option(None, help="Evaluation data, in the same forms as dataset.")
+    eval_split: Annotated[float, Gt(0), Lt(1)] | None = option(
+        None, help="Share of the training rows to hold out for evaluation (drawn with seed)."
+    )
+    dataset_config: str | None = option(None, help="Configuration name of a hub data set.")
+    dataset_split: str = option("train", help="Split of a hub data set or folder to train on.")
+    eval_dataset_split: str = option("test", help="Split of a hub data set or folder to evaluate on.")
+    columns: dict[str, str] = option(
+        dict, help="Names in the data for the task's columns, such as {query: question}."
+    )
+    cache_dir: str | None = option(
+        None, help="Folder for tokenised data; default: swift/ in the Hugging Face cache."
+    )
+
+    use_lora: bool = option(False, help="Train a LoRA adapter instead of all weights.")
+    lora_rank: Annotated[int, Gt(0)] = option(16, help="Rank r of the LoRA matrices.")
+    lora_alpha: Annotated[float, Gt(0)] | None = option(
+        None, help="Scale of the LoRA update (alpha / rank); default: twice the rank."
+    )
+    lora_dropout: Annotated[float, Ge(0), Lt(1)] = option(
+        0.0, help="Dropout on the input of the LoRA matrices."
+    )
+    lora_target_modules: str | list[str] = option(
+        "all-linear", help="Modules that get LoRA matrices: names, a regular expression, or all-linear."
+    )
+
+    export_formats: list[str] = option(list, help="Formats to export when training has finished.")
+    verify_saves: bool = option(
+        True, help="Reload what is saved once and compare it with the model in memory."
+    )
+
+    def __post_init__(self) -> None:
+        if self.eval_dataset is not None and self.eval_split is not None:
+            raise ValueError("eval_split and eval_dataset both name evaluation data: give one of them")
+
+    @property
+    def resolved_lora_alpha(self) -> float:
+        """``lora_alpha``, or twice the rank."""
+        return 2.0 * self.lora_rank if self.lora_alpha is None else self.lora_alpha
+
+
+CORE_DEFAULTS: dict[str, Any] = {
+    # The trainer's own default would print nothing in a short run.
+    "logging_steps": 10,
+    # Features are the task's own; the library would look for them in the signature of model.forward.
+    "remove_unused_columns": False,
+    "output_dir": "output",
+}
+"""Defaults that differ from those of ``transformers.TrainingArguments``."""

@@ -1,0 +1,142 @@
+"""The data of a run: checked rows, where they came from, and their tokens once encoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import datasets
+
+from swift_core.data.checks import RowChecker
+from swift_core.data.faults import Faults
+from swift_core.data.records import features_of, write_table
+from swift_core.data.rows import Input
+from swift_core.data.sources import Source, find_inputs
+from swift_core.errors import PluginError, UserError
+from swift_core.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from swift_core.data.lengths import LengthStats
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Training or evaluation data.
+
+    Attributes:
+        name: ``train`` or ``eval``.
+        records: the checked rows with only the task's columns; None where an optional one is absent.
+        sources: what was read.
+        fingerprint: SHA-256 over the content of the sources, the mapping of columns and the split.
+        features: what the collator's ``encode`` made of each row; None before
+            :func:`~swift_core.data.encoding.encode_data`.
+        stats: lengths of the encoded rows, set together with ``features``.
+    """
+
+    name: str
+    records: datasets.Dataset
+    sources: tuple[Source, ...]
+    fingerprint: str
+    features: datasets.Dataset | None = None
+    stats: LengthStats | None = None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the record of a run says about this data."""
+        return {
+            "name": self.name,
+            "rows": len(self.records),
+            "fingerprint": self.fingerprint,
+            "sources": [asdict(source) for source in self.sources],
+        }
+
+
+def load_data(
+    dataset: Any, *, name: str, spec: TaskSpec, columns: Mapping[str, str], split: str, config: str | None
+) -> TaskData:
+    """Read and check all rows that ``dataset`` names; every row is kept or told as a fault.
+
+    Args:
+        dataset: one of the forms that ``swift_core.data.sources`` lists.
+        name: ``train`` or ``eval``.
+        spec: the task whose columns the rows must have.
+        columns: names in the data for columns of the task.
+        split: split of a hub data set or folder.
+        config: configuration of a hub data set.
+
+    Raises:
+        UserError: the data can't be read or a row breaks a rule; the first 20 faults of all inputs.
+        PluginError: the task declares no columns.
+    """
+    if not spec.columns:
+        raise PluginError(f"task type '{spec.name}' declares no columns, so there is nothing to read")
+    faults = Faults()
+    inputs = find_inputs(dataset, name=name, split=split, config=config)
+    reading = _Reading(RowChecker(spec, columns, faults), faults)
+    features = features_of(spec.columns)
+    table = write_table(reading.rows(inputs), features)
+    reading.checker.end(name)
+    faults.raise_if_any()
+    identity = [[source.sha256 for source in reading.sources], sorted(columns.items()), split]
+    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    records = datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint)
+    return TaskData(name, records, tuple(reading.sources), fingerprint)
+
+
+class _Reading:
+    """One pass over all inputs: yields good rows until the first fault, then only looks for more faults."""
+
+    def __init__(self, checker: RowChecker, faults: Faults) -> None:
+        self.checker = checker
+        self.faults = faults
+        self.sources: list[Source] = []
+
+    def rows(self, inputs: list[Input]) -> Iterator[dict[str, Any]]:
+        for entry in inputs:
+            digest = hashlib.sha256()
+            faults_before, rows = self.faults.total, 0
+            for where, row in entry.read(digest, self.faults):
+                rows += 1
+                values = self.checker.check(where, row, untyped=entry.untyped)
+                if not self.faults.total:
+                    yield values
+            if not rows and self.faults.total == faults_before:
+                self.faults.add(f"{entry.name}: there are no rows in it")
+            self.checker.end_input(entry.name, rows)
+            self.sources.append(Source(entry.name, digest.hexdigest(), rows))
+
+
+def split_off(data: TaskData, share: float, seed: int) -> tuple[TaskData, TaskData]:
+    """Hold out ``share`` of the rows, drawn with ``seed``, for evaluation; call it before encoding.
+
+    Both parts keep the order of the rows and have at least one of them.
+
+    Returns:
+        What is left for training, and what is held out.
+
+    Raises:
+        UserError: there are fewer than two rows.
+        ValueError: ``share`` is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share={share}: expected a number between 0 and 1")
+    rows = len(data.records)
+    if rows < 2:
+        raise UserError(f"eval_split: needs at least 2 rows to divide, found {rows} in the {data.name} data")
+    # Only random() is promised to give the same numbers in every version of Python; shuffle() is not.
+    draw = random.Random(seed)
+    order = sorted(range(rows), key=lambda _: draw.random())
+    held = min(max(round(rows * share), 1), rows - 1)
+    parts = (("train", sorted(order[held:])), ("eval", sorted(order[:held])))
+    train, evaluation = (_part(data, name, chosen, f"{share!r} {seed}") for name, chosen in parts)
+    return train, evaluation
+
+
+def _part(data: TaskData, name: str, chosen: list[int], draw: str) -> TaskData:
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {draw} {name}".encode()).hexdigest()
+    records = data.records.select(chosen, new_fingerprint=fingerprint)
+    return replace(data, name=name, records=records, fingerprint=fingerprint, features=None, stats=None)

@@ -1,0 +1,150 @@
+"""The contract: five hooks that a task type implements, and what an observer may watch.
+
+An implementation is decorated with :data:`hookimpl` and names only the arguments it uses. Arguments must
+not have defaults (pluggy before 1.7 never passes those), and the five task hooks must not return None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from swift_core.arguments import TrainingArguments
+    from swift_core.data.dataset import TaskData
+    from swift_core.runs.record import Run
+
+hookspec = pluggy.HookspecMarker("swift")
+hookimpl = pluggy.HookimplMarker("swift")
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """What ``compute_loss`` returns.
+
+    Attributes:
+        loss: scalar; the mean over the items of this batch. The core weighs it by the number of items, so
+            that the gradient of an optimizer step is that of the mean over the whole global batch, however
+            it was cut into micro-batches and processes.
+        metrics: detached scalars to log beside the loss, averaged the same way.
+    """
+
+    loss: torch.Tensor
+    metrics: Mapping[str, torch.Tensor | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` returns.
+
+    Attributes:
+        metrics: every metric that the spec declares, and any further figures.
+        tables: rows by table name, written as JSON lines into the run's folder
+            (``evaluations/step-N/<table>.jsonl``).
+    """
+
+    metrics: Mapping[str, float]
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+class Collator(Protocol):
+    """What ``make_collator`` returns. It is pickled to DataLoader workers.
+
+    Two more methods are called where a collator has them: ``save_pretrained(folder)`` writes beside saved
+    weights what a reload needs (the tokenizer, at least), and ``check(data)`` looks at encoded training data
+    as a whole and raises a ``UserError`` when it can't be learned from.
+    """
+
+    def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Turn one checked row into features (numbers and lists of numbers).
+
+        Features carry ``length`` (tokens, for statistics and batching) and may carry ``truncated`` (how
+        many texts were cut).
+
+        Raises:
+            ValueError: the row can't be used; the message starts with the column's name.
+        """
+
+    def __call__(self, features: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Turn features into a batch of tensors.
+
+        A batch may carry ``num_items`` (int), the number of items that the loss is a mean over; the
+        default is the number of rows.
+        """
+
+
+class TaskHooks:
+    """The five hooks of a task type; exactly one package owns them in a run."""
+
+    @hookspec(firstresult=True)
+    def make_model(self, args: TrainingArguments) -> nn.Module:  # type: ignore[empty-body]
+        """Build the model to train: base weights, head, LoRA (``swift_core.models`` helps).
+
+        Called again with ``model_name_or_path`` set to a saved folder to reload what was trained.
+        """
+
+    @hookspec(firstresult=True)
+    def make_collator(self, args: TrainingArguments) -> Collator:  # type: ignore[empty-body]
+        """Build the object that encodes rows and batches features."""
+
+    @hookspec(firstresult=True)
+    def compute_loss(  # type: ignore[empty-body]
+        self, model: nn.Module, batch: Mapping[str, Any], collator: Collator, args: TrainingArguments
+    ) -> LossOutput:
+        """Run ``model`` (as wrapped for training) on ``batch`` and return its loss."""
+
+    @hookspec(firstresult=True)
+    def evaluate(  # type: ignore[empty-body]
+        self, model: nn.Module, collator: Collator, data: TaskData | None, args: TrainingArguments
+    ) -> Evaluation:
+        """Measure ``model`` (unwrapped, in eval mode, without gradients) on ``data``.
+
+        ``data`` is None when the run has no ``eval_dataset`` but an option of the task names evaluation
+        data of its own. With several processes every process calls it and gets the same figures.
+        """
+
+    @hookspec(firstresult=True)
+    def export(  # type: ignore[empty-body]
+        self,
+        model: nn.Module,
+        collator: Collator,
+        format: str,
+        folder: Path,
+        data: TaskData | None,
+        args: TrainingArguments,
+    ) -> Mapping[str, Any]:
+        """Write ``model`` as ``format`` into the empty ``folder``, reload it once and compare.
+
+        Returns details for ``manifest.json``, which the core writes. ``data`` is the training data, None
+        when it is not at hand.
+
+        Raises:
+            swift_core.errors.SwiftError: what was written does not give the model's outputs.
+        """
+
+
+class RunHooks:
+    """What an observer may watch. Return values are ignored."""
+
+    @hookspec
+    def run_started(self, run: Run) -> None:
+        """The run's folder exists and its record is written; the model is not trained yet."""
+
+    @hookspec
+    def metrics_logged(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        """Figures of the training loop or of an evaluation at optimizer step ``step``."""
+
+    @hookspec
+    def run_ended(self, run: Run) -> None:
+        """The run finished, failed or was interrupted (``run.state`` says which)."""
+
+
+TASK_HOOKS = ("make_model", "make_collator", "compute_loss", "evaluate", "export")
+RUN_HOOKS = ("run_started", "metrics_logged", "run_ended")

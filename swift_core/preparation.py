@@ -1,0 +1,118 @@
+"""Everything that is checked before a model is built: hooks, data, tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from swift_core.data.dataset import TaskData, load_data, split_off
+from swift_core.data.encoding import encode_data
+from swift_core.errors import UserError
+from swift_core.hookspecs import Collator
+from swift_core.runs.atomic import sha256_of
+from swift_core.runtime import Runtime
+
+if TYPE_CHECKING:
+    import datasets
+
+    from swift_core.arguments import TrainingArguments
+
+DataInput: TypeAlias = (
+    "str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]] | datasets.Dataset | None"
+)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a run needs before its model is built."""
+
+    runtime: Runtime
+    collator: Collator
+    train: TaskData | None
+    evaluation: TaskData | None
+
+
+def prepare_task(
+    args: TrainingArguments,
+    train_dataset: DataInput = None,
+    eval_dataset: DataInput = None,
+    *,
+    extensions: Sequence[object] = (),
+) -> Preparation:
+    """Load the hooks, check every row, tokenise once.
+
+    The data sets given win over those that the options name.
+
+    Raises:
+        UserError: the plugin, the options or the data can't be used.
+    """
+    runtime = Runtime(args.claim, extensions)
+    collator = runtime.make_collator(args=args)
+    train_source = args.core.dataset if train_dataset is None else train_dataset
+    eval_source = args.core.eval_dataset if eval_dataset is None else eval_dataset
+    train = _load(train_source, "train", args) if train_source is not None else None
+    evaluation = _load(eval_source, "eval", args) if eval_source is not None else None
+    if train is not None and evaluation is None and args.core.eval_split is not None:
+        train, evaluation = split_off(train, args.core.eval_split, args.trainer.seed)
+    key = encoding_key(args, collator)
+    train = _encode(train, args, collator, key) if train is not None else None
+    evaluation = _encode(evaluation, args, collator, key) if evaluation is not None else None
+    if train is not None and hasattr(collator, "check"):
+        collator.check(train)
+    return Preparation(runtime, collator, train, evaluation)
+
+
+def prepare_for_evaluation(args: TrainingArguments) -> Preparation:
+    """The same without training data, unless the evaluation data is a part of it."""
+    if args.core.eval_split is not None:
+        return prepare_task(args)
+    return prepare_task(args.replace(dataset=None))
+
+
+def prepare_for_export(args: TrainingArguments) -> Preparation:
+    """The same without evaluation data; training data that is no longer there is told and left out."""
+    args = args.replace(eval_dataset=None, eval_split=None)
+    try:
+        return prepare_task(args)
+    except UserError as error:
+        without = prepare_task(args.replace(dataset=None))
+        print(f"the training data is not at hand: {error.faults[0]}")
+        return without
+
+
+def prepare_data(source: DataInput, name: str, args: TrainingArguments, collator: Collator) -> TaskData:
+    """Load, check and encode one data set."""
+    return _encode(_load(source, name, args), args, collator, encoding_key(args, collator))
+
+
+def _load(source: Any, name: str, args: TrainingArguments) -> TaskData:
+    core = args.core
+    split = core.dataset_split if name == "train" else core.eval_dataset_split
+    return load_data(
+        source, name=name, spec=args.spec, columns=core.columns, split=split, config=core.dataset_config
+    )
+
+
+def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: str) -> TaskData:
+    cache_dir = Path(args.core.cache_dir).expanduser() if args.core.cache_dir else None
+    return encode_data(data, collator, key=key, cache_dir=cache_dir, progress=not args.trainer.disable_tqdm)
+
+
+def encoding_key(args: TrainingArguments, collator: Collator) -> str:
+    """What the encoding of a row depends on besides the row: package, tokenizer and options."""
+    task = dataclasses.asdict(args.task) if args.task is not None else {}
+    parts = [args.claim.package, args.claim.version, args.spec.name, args.core.max_length, task]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    if hasattr(collator, "save_pretrained"):
+        with tempfile.TemporaryDirectory() as folder:
+            collator.save_pretrained(folder)
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file():
+                    digest.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""Which task types are installed: entry-point metadata first, then the spec, then the implementation.
+
+Each level is loaded only when it is needed and only for the task type that is asked for, so that a broken
+package harms nobody but those who ask for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from swift_core.errors import PluginError, UserError, did_you_mean, listed
+from swift_core.spec import TASK_NAME, TaskSpec
+
+TASK_GROUP = "swift.tasks"
+COMMAND_GROUP = "swift.commands"
+
+OUR_PACKAGES = {
+    "embedding": "swift-embedding",
+    "dpo": "swift-dpo",
+    "reranker": "swift-reranker",
+    "sequence-classification": "swift-cls",
+}
+"""Where to get our own task types; nobody else's package may claim these names."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry point: a package says that it provides ``name``. Nothing of the package is imported."""
+
+    name: str
+    entry_point: EntryPoint
+
+    @property
+    def package(self) -> str:
+        """Name of the distribution, or the module when an entry point has no distribution."""
+        dist = self.entry_point.dist
+        return dist.name if dist else self.entry_point.module
+
+    @property
+    def version(self) -> str:
+        """Version of the distribution."""
+        dist = self.entry_point.dist
+        return dist.version if dist else "unknown"
+
+    @property
+    def qualified_name(self) -> str:
+        """``package:name``, which names this claim even when others make the same."""
+        return f"{self.package}:{self.name}"
+
+
+def find_claims(group: str = TASK_GROUP) -> list[Claim]:
+    """All claims of installed packages on names of ``group``, sorted by name and package."""
+    claims = [Claim(entry.name, entry) for entry in entry_points(group=group)]
+    return sorted(claims, key=lambda claim: (claim.name, claim.package))
+
+
+def fault_of(claim: Claim, claims: Iterable[Claim]) -> str | None:
+    """Why ``claim`` can't be used by its plain name, judged from metadata alone; None when it can."""
+    if not TASK_NAME.fullmatch(claim.name):
+        return f"'{claim.name}' is no task type's name: use lower-case words joined by '-'"
+    owner = OUR_PACKAGES.get(claim.name)
+    if owner is not None:
+        same = claim.package.replace("_", "-").lower() == owner
+        return None if same else f"the name '{claim.name}' belongs to {owner}; rename the task type"
+    others = [c for c in claims if c.name == claim.name and c.package != claim.package]
+    if others:
+        ours = [claim, *others]
+        names = " or ".join(f"task_type={c.qualified_name}" for c in sorted(ours, key=lambda c: c.package))
+        packages = listed([c.package for c in sorted(ours, key=lambda c: c.package)])
+        return f"several packages provide '{claim.name}' ({packages}): write {names}, or uninstall one"
+    return None
+
+
+def find_task(name: str) -> Claim:
+    """Return the one claim that ``name`` (a task type, or ``package:task-type``) stands for.
+
+    Raises:
+        UserError: no installed package provides it, or several do.
+    """
+    claims = find_claims()
+    package, _, bare = name.rpartition(":")
+    if package:
+        exact = [c for c in claims if c.name == bare and c.package == package]
+        if exact:
+            return exact[0]
+        found = listed([c.qualified_name for c in claims])
+        raise UserError(f"task_type: no installed package provides '{name}'; installed: {found}")
+    same_name = [c for c in claims if c.name == name]
+    usable = [c for c in same_name if fault_of(c, claims) is None]
+    if usable:
+        return usable[0]
+    if same_name:
+        raise PluginError(f"task_type: {fault_of(same_name[0], claims)}")
+    raise UserError(_unknown(name, sorted({c.name for c in claims})))
+
+
+def _unknown(name: str, installed: list[str]) -> str:
+    known = [*installed, *OUR_PACKAGES]
+    if name in OUR_PACKAGES:
+        return f"task_type: '{name}' is not installed; install it with: pip install {OUR_PACKAGES[name]}"
+    return (
+        f"task_type: no installed package provides '{name}'.{did_you_mean(name, known)} "
+        f"Installed task types: {listed(installed)}"
+    )
+
+
+def load_spec(claim: Claim) -> TaskSpec:
+    """Import the spec that ``claim`` points to.
+
+    Raises:
+        PluginError: the package can't be imported, or what it gives is not a TaskSpec of that name.
+    """
+    who = f"package {claim.package} {claim.version}, task type '{claim.name}'"
+    try:
+        spec = claim.entry_point.load()
+    except Exception as error:  # a plugin may fail in any way; it must harm nobody else
+        raise PluginError(
+            f"{who}: {claim.entry_point.value} can't be loaded ({_in_one_line(error)}); "
+            f"update or uninstall {claim.package}"
+        ) from error
+    if not isinstance(spec, TaskSpec):
+        raise PluginError(
+            f"{who}: {claim.entry_point.value} is a {type(spec).__name__}, expected a swift_core.TaskSpec"
+        )
+    if spec.name != claim.name:
+        raise PluginError(
+            f"{who}: the spec calls itself '{spec.name}'; give the entry point and the spec the same name"
+        )
+    return spec
+
+
+def load_object(path: str, claim: Claim) -> Any:
+    """Import ``package.module`` or ``package.module:Name`` on behalf of ``claim``.
+
+    Raises:
+        PluginError: it can't be imported.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        return getattr(module, attribute) if attribute else module
+    except Exception as error:  # see load_spec
+        raise PluginError(
+            f"package {claim.package} {claim.version}: {path} can't be loaded ({_in_one_line(error)})"
+        ) from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    first = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,121 @@
+"""The life of a run, as the command line lives it: train, evaluate, export, check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from swift_core.arguments import TrainingArguments
+from swift_core.errors import SwiftError, UserError
+from swift_core.exports import export_faults
+from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
+from swift_core.runs.record import Run, find_resumable
+from swift_core.runs.redact import HIDDEN
+from swift_core.trainer import SwiftTrainer
+
+
+def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run:
+    """Train, then evaluate and export as the options say.
+
+    Args:
+        args: the options of the run.
+        resume: a run's folder to go on with, or ``""`` for the newest unfinished one with these options.
+
+    Raises:
+        UserError: the options, the data or the run to resume can't be used.
+        SwiftError: evaluation or export failed after training; the trained model is saved.
+    """
+    checkpoint = _checkpoint_to_resume(args, resume) if resume is not None else None
+    if args.core.dataset is None:
+        raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
+    trainer = SwiftTrainer(args)
+    with trainer.recorded(checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            _evaluate_and_export(trainer)
+        except SwiftError as error:
+            model = Path(str(trainer.args.output_dir)) / "model"
+            raise SwiftError(f"{error}\nThe model was trained and saved before: {model}") from error
+    return trainer.run or Run.open(Path(str(trainer.args.output_dir)))
+
+
+def _evaluate_and_export(trainer: SwiftTrainer) -> None:
+    if trainer.eval_data is not None or trainer.options.evaluates:
+        trainer.evaluate()
+    for name in trainer.options.core.export_formats:
+        started = time.perf_counter()
+        folder = trainer.save_model(format=name)
+        print(f"exported  {name} to {folder} in {time.perf_counter() - started:.1f} s")
+
+
+def _checkpoint_to_resume(args: TrainingArguments, resume: str) -> Path:
+    output_dir = args.output_folder
+    run = (
+        Run.open(Path(resume))
+        if resume
+        else find_resumable(output_dir, label=args.task_type, options=args.given)
+    )
+    if run is None:
+        raise UserError(
+            f"--resume: {output_dir} holds no unfinished run of '{args.task_type}' with these options and a "
+            "checkpoint; name the run's folder after --resume, or leave --resume out to start a new run"
+        )
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise UserError(f"--resume: {run.folder} has no complete checkpoint; start a new run")
+    return checkpoints[-1]
+
+
+def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
+    """The arguments of a run, with its trained model as the model.
+
+    Raises:
+        UserError: its model was never saved.
+    """
+    model = run.folder / "model"
+    if not model.is_dir():
+        raise UserError(
+            f"{run.folder}: the run is {run.state} and has no model/; finish it with "
+            f"`swift train RUN.yaml --resume {run.folder}`"
+        )
+    # What was kept out of the record can't be given back; a token is not part of what was trained.
+    options = {name: value for name, value in run.record["options"].items() if value != HIDDEN}
+    options["task_type"] = run.record["task_type"]
+    args = TrainingArguments.from_record(options, overrides)
+    return args.with_model(str(model))
+
+
+def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """Measure the model of a run; the figures go into its record."""
+    run = Run.open(folder)
+    args = open_trained(run, overrides)
+    return SwiftTrainer(args, prepared=prepare_for_evaluation(args), run=run).evaluate()
+
+
+def export_run(folder: Path, format: str, overrides: Sequence[str] = ()) -> Path:
+    """Export the model of a run."""
+    run = Run.open(folder)
+    args = open_trained(run, overrides)
+    fault = export_faults(format, args.spec)
+    if fault:
+        raise UserError(f"--format: {fault}")
+    return SwiftTrainer(args, prepared=prepare_for_export(args), run=run).save_model(format=format)
+
+
+def check_run(args: TrainingArguments) -> Preparation:
+    """Check the configuration and every row of data, and tokenise; no model is built.
+
+    Raises:
+        UserError: all that is wrong.
+    """
+    if args.core.dataset is None:
+        raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
+    return prepare_task(args)
+
+
+def describe_result(run: Run) -> dict[str, Any]:
+    """What a program wants to know of a finished run."""
+    names = ("run_id", "state", "metrics", "model", "exports")
+    return {"folder": str(run.folder), **{name: run.record.get(name) for name in names}}

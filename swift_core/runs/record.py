@@ -1,0 +1,232 @@
+"""A run: a folder ``OUTPUT_DIR/task-type=<label>/<run-id>/`` and the record ``run.json`` in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from swift_core.errors import UserError
+from swift_core.runs import checkpoints, json_lines
+from swift_core.runs.beginning import new_folder, new_record, new_session
+from swift_core.runs.environment import host_name, is_alive, now
+from swift_core.runs.plain import plain
+from swift_core.runs.redact import redacted, without_credentials
+from swift_core.runs.stored import RECORD_NAME, read_record, sole_taker, write_record, writing_told
+from swift_core.spec import TASK_NAME
+
+
+class Run:
+    """One run. The process that created it or took it over with :meth:`continue_` owns it and may write.
+
+    Attributes:
+        folder: absolute path of the run's folder.
+        record: what ``run.json`` holds.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        """Use :meth:`create` or :meth:`open`."""
+        self.folder = folder
+        self.record = record
+
+    @classmethod
+    def create(
+        cls,
+        output_dir: Path,
+        *,
+        label: str,
+        task_type: str,
+        run_name: str | None,
+        options: Mapping[str, Any],
+        packages: Iterable[str],
+    ) -> Run:
+        """Make the folder of a new run, never one that exists, and write its record: state running.
+
+        Args:
+            output_dir: where all runs go; made if missing.
+            label: what the run is filed under; a task type or a label that extends one.
+            task_type: the task type that does the work.
+            run_name: words for the end of the run's id.
+            options: the resolved options; secrets are kept out of the record.
+            packages: names of the distributions whose versions the record holds.
+
+        Raises:
+            UserError: the label is no label, or ``output_dir`` can't be written to.
+        """
+        _check_label(label)
+        session = new_session(packages)
+        parent = output_dir.absolute() / f"task-type={label}"
+        with writing_told(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = new_folder(parent, run_name)
+        run = cls(folder, {})
+        identity = {"run_id": folder.name, "label": label, "task_type": task_type, "run_name": run_name}
+        try:
+            run._save({**identity, **new_record(session), "options": redacted(options)})
+        except UserError:
+            folder.rmdir()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Read the run in ``folder``.
+
+        Raises:
+            UserError: there is none, its record can't be read, or a newer swift-core wrote it.
+        """
+        return cls(folder.absolute(), read_record(folder))
+
+    def update(
+        self,
+        *,
+        data: Sequence[Mapping[str, Any]] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        model: str | None = None,
+        exports: Mapping[str, str] | None = None,
+    ) -> None:
+        """Replace the fields that are given and rewrite the record.
+
+        Args:
+            data: one summary with fingerprints for each data set.
+            metrics: the run's latest figures.
+            model: where the trained model was saved.
+            exports: by format, where it was written.
+
+        Raises:
+            UserError: the disk refused; record and memory are as before.
+        """
+        given = {"data": data, "metrics": metrics, "model": model, "exports": exports}
+        self._save(without_credentials({name: value for name, value in given.items() if value is not None}))
+
+    def end(self, state: Literal["finished", "failed", "interrupted"], error: str | None = None) -> None:
+        """Record how and when the run, and this session of it, ended."""
+        ended = now()
+        *earlier, session = self.record["sessions"]
+        sessions = [*earlier, {**session, "ended": ended}]
+        # A library's error may quote the address that it could not reach.
+        told = without_credentials(error)
+        self._save({"state": state, "ended": ended, "error": told, "sessions": sessions})
+
+    def continue_(self) -> None:
+        """Take over this run to resume it in this process; of two that try, one gets it.
+
+        Raises:
+            UserError: the run has finished, or runs (on another host: for all that we can know).
+        """
+        session = new_session(self.record["packages"])
+        with sole_taker(self.folder):
+            self.record = read_record(self.folder)
+            self._refuse_unless_ended_early()
+            sessions = [*self.record["sessions"], session]
+            self._save({"state": "running", "ended": None, "error": None, "sessions": sessions})
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is its folder's name."""
+        return str(self.record["run_id"])
+
+    @property
+    def state(self) -> str:
+        """Running, finished, failed, interrupted or killed, by the record in memory and this host.
+
+        A run that says ``running`` on this host, while the process that wrote this is gone, was killed.
+        What a process on another host does can't be seen from here: such a run stays running.
+        """
+        recorded = str(self.record["state"])
+        session = self.record["sessions"][-1]
+        if recorded != "running" or session["host"] != host_name():
+            return recorded
+        return "running" if is_alive(session["pid"], session["process_started"]) else "killed"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the TensorBoard event files; the writer makes it."""
+        return self.folder / "logs"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        return self.folder / "model"
+
+    @property
+    def exports(self) -> Path:
+        """Folder with one folder for each export format."""
+        return self.folder / "exports"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The log of figures by step, one line of JSON each."""
+        return self.folder / "metrics.jsonl"
+
+    def checkpoints(self) -> list[Path]:
+        """Return the complete checkpoints, earliest step first."""
+        return checkpoints.complete_checkpoints(self.folder)
+
+    def remove_incomplete_checkpoints(self) -> list[Path]:
+        """Remove checkpoints that a kill cut off; only for the owner, and before training goes on."""
+        return checkpoints.remove_incomplete(self.folder)
+
+    def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append ``{"step", "time", **metrics}`` to ``metrics.jsonl``; raises OSError if the disk refuses."""
+        json_lines.append_line(self.metrics_file, step, metrics)
+
+    def drop_metrics_after(self, step: int) -> None:
+        """Forget what ``metrics.jsonl`` says of later steps, which a resumed run does again."""
+        json_lines.drop_after(self.metrics_file, step)
+
+    def write_table(self, step: int, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Write a table of an evaluation as JSON lines and return its path; an older one is replaced."""
+        path = self.folder / "evaluations" / f"step-{step}" / f"{name}.jsonl"
+        with writing_told(self.folder):
+            json_lines.write_lines(path, rows)
+        return path
+
+    def _refuse_unless_ended_early(self) -> None:
+        expected = f"{self.folder}: expected a run that failed, was interrupted or was killed, found one that"
+        if self.state == "finished":
+            raise UserError(f"{expected} has finished. Start a new run.")
+        if self.state == "running":
+            session = self.record["sessions"][-1]
+            raise UserError(
+                f"{expected} is running on host {session['host']!r} as process {session['pid']}. Wait for "
+                f'its end; if that machine is gone, write "state": "killed" into '
+                f"{self.folder / RECORD_NAME}."
+            )
+
+    def _save(self, changes: Mapping[str, Any]) -> None:
+        record = plain({**self.record, **changes})
+        write_record(self.folder, record)
+        self.record = record
+
+
+def list_runs(output_dir: Path) -> list[Run]:
+    """Return the runs of every label, newest first; folders whose record can't be read are left out."""
+    return _readable(output_dir.glob(f"task-type=*/*/{RECORD_NAME}"))
+
+
+def find_resumable(output_dir: Path, *, label: str, options: Mapping[str, Any]) -> Run | None:
+    """Return the newest run of ``label`` that ended early, had these options and has a checkpoint."""
+    wanted = redacted(options)
+    for run in _readable((output_dir / f"task-type={label}").glob(f"*/{RECORD_NAME}")):
+        ended_early = run.state in ("killed", "interrupted", "failed")
+        if ended_early and run.record["options"] == wanted and run.checkpoints():
+            return run
+    return None
+
+
+def _check_label(label: str) -> None:
+    if not TASK_NAME.fullmatch(label):
+        raise UserError(
+            f"label: expected lower-case words joined by '-', such as 'product-classification', "
+            f"found {label!r}. Choose such a name."
+        )
+
+
+def _readable(records: Iterable[Path]) -> list[Run]:
+    runs = []
+    for path in records:
+        with contextlib.suppress(UserError):
+            runs.append(Run.open(path.parent))
+    return sorted(runs, key=lambda run: (run.record["created"], run.id), reverse=True)

@@ -1,0 +1,108 @@
+"""Saved folders: whole or absent, and reloaded once to see that they hold the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import send_to_device
+from safetensors.torch import load_file
+from torch import nn
+
+from swift_core.errors import SwiftError
+from swift_core.runs.atomic import write_text
+
+if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
+    from swift_core.data.dataset import TaskData
+    from swift_core.hookspecs import Collator
+    from swift_core.runtime import Runtime
+
+_PROBE_ROWS = 4
+_TOLERANCE = 1e-4
+
+
+def swap_folder(staged: Path, target: Path) -> None:
+    """Put ``staged`` in the place of ``target``; at every moment one of the two is whole."""
+    old = target.with_name(f".old-{target.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    staged.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def finish_saved_folder(folder: Path, args: TrainingArguments) -> None:
+    """Tidy what the library's ``save`` wrote."""
+    # A pickle that nobody here reads and nobody should: run.json holds the options.
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    config = folder / "adapter_config.json"
+    name = args.core.model_name_or_path
+    if config.exists() and name and not Path(name).expanduser().exists():
+        # Where the hub's copy lies in this machine's cache is of no use on another one.
+        text = json.loads(config.read_text())
+        text["base_model_name_or_path"] = name
+        text["revision"] = args.core.model_revision
+        write_text(config, json.dumps(text, indent=2, sort_keys=True))
+
+
+def reload_model(folder: Path, runtime: Runtime, args: TrainingArguments) -> nn.Module:
+    """Build the model that was saved in ``folder``.
+
+    Raises:
+        SwiftError: weights are missing from the folder, or the folder holds others.
+    """
+    if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+        return runtime.make_model(args=args.with_model(str(folder)))
+    model = runtime.make_model(args=args)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, RuntimeError) as error:
+        raise SwiftError(f"{folder}: the weights can't be loaded back: {error}") from error
+    return model
+
+
+def check_reload(
+    folder: Path,
+    model: nn.Module,
+    runtime: Runtime,
+    collator: Collator,
+    data: TaskData | None,
+    args: TrainingArguments,
+) -> None:
+    """Reload ``folder`` and compare weights, and the loss of a few rows, with ``model`` in memory.
+
+    Raises:
+        SwiftError: they differ.
+    """
+    copy = reload_model(folder, runtime, args).eval()
+    before, after = _weights(model), _weights(copy)
+    lost = sorted(before.keys() ^ after.keys())
+    changed = [n for n in before.keys() & after.keys() if not torch.equal(before[n], after[n])]
+    if lost or changed:
+        names = [*lost, *sorted(changed)]
+        raise SwiftError(
+            f"{folder}: reloaded, it is not the model in memory: {len(names)} weights differ or are missing "
+            f"({', '.join(names[:3])}); the folder must not be used. Checkpoints before it are untouched"
+        )
+    if data is None or data.features is None:
+        return
+    rows = [data.features[i] for i in range(min(_PROBE_ROWS, len(data.features)))]
+    device = next(model.parameters()).device
+    batch = send_to_device(collator(rows), device)
+    losses = [
+        runtime.compute_loss(model=m.to(device), batch=batch, collator=collator, args=args).loss.item()
+        for m in (model, copy)
+    ]
+    if not abs(losses[0] - losses[1]) <= _TOLERANCE * max(1.0, abs(losses[0])):
+        raise SwiftError(
+            f"{folder}: reloaded, it gives the loss {losses[1]:.6f} where the model in memory gives "
+            f"{losses[0]:.6f}; the folder must not be used"
+        )
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}

@@ -1,0 +1,401 @@
+"""``SwiftTrainer``: transformers' Trainer with a task type's hooks as collator, loss, evaluation, export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import transformers
+from accelerate.utils import broadcast_object_list
+from torch import nn
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import SaveStrategy
+
+from swift_core.arguments import TrainingArguments
+from swift_core.batching import CountingCollator
+from swift_core.console import ConsoleCallback, Throughput
+from swift_core.errors import UserError
+from swift_core.exports import export_faults, write_export
+from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
+from swift_core.runs.record import Run
+from swift_core.runs.redact import redacted
+from swift_core.saving import check_reload, finish_saved_folder, swap_folder
+from swift_core.tracking import RunRecorder
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+    from transformers.trainer_utils import TrainOutput
+
+
+class SwiftTrainer(transformers.Trainer):
+    """Trains one run of a task type.
+
+    ``trainer.args`` is a plain ``transformers.TrainingArguments``, so callbacks, DeepSpeed, FSDP and
+    ``report_to`` work as they do there; ``trainer.options`` holds all options of the run.
+
+    Raises:
+        UserError: the options, the data or the model can't be used; nothing was written.
+    """
+
+    # The loss comes back weighed for the whole global batch: see compute_loss.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        args: TrainingArguments,
+        train_dataset: DataInput = None,
+        eval_dataset: DataInput = None,
+        *,
+        callbacks: Sequence[TrainerCallback] = (),
+        extensions: Sequence[object] = (),
+        prepared: Preparation | None = None,
+        run: Run | None = None,
+    ) -> None:
+        """Check options and data, then build the model.
+
+        Args:
+            args: the options of the run.
+            train_dataset: training rows: a path, a list of paths, a hub id, a ``datasets.Dataset`` or a
+                list of dicts; default: ``args.core.dataset``.
+            eval_dataset: evaluation rows in the same forms; default: ``args.core.eval_dataset``.
+            callbacks: callbacks of transformers.
+            extensions: observers and wrappers of hooks.
+            prepared: checked data, when :mod:`swift_core.preparation` was called before.
+            run: the finished run whose model ``args`` names, to evaluate or export it.
+        """
+        self.options = args
+        ready = prepared or prepare_task(args, train_dataset, eval_dataset, extensions=extensions)
+        self.runtime, self.collator = ready.runtime, ready.collator
+        self.train_data, self.eval_data = ready.train, ready.evaluation
+        self.run = run
+        self.throughput = Throughput()
+        self._loss_metrics: dict[str, list[Any]] = {}
+        _one_gpu_per_process(args)
+        saver = self.collator if hasattr(self.collator, "save_pretrained") else None
+        super().__init__(
+            model=self.runtime.make_model(args=args),
+            args=args.in_folder(run.folder if run else args.output_folder).trainer,
+            data_collator=CountingCollator(self.collator),
+            train_dataset=self.train_data and self.train_data.features,
+            # Only tells the library that there is something to evaluate; evaluate() below looks at the data.
+            eval_dataset=() if self._has_evaluation else None,
+            processing_class=saver,  # type: ignore[arg-type]  # it is only asked to save_pretrained
+            callbacks=[*callbacks, self.throughput, ConsoleCallback(self)],
+        )
+        # Versions before loss_is_scaled_for_ga look at this one.
+        self.model_accepts_loss_kwargs = True
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+
+    @property
+    def _has_evaluation(self) -> bool:
+        return self.eval_data is not None or self.options.evaluates
+
+    # -- training -----------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train, and save the result in ``model/`` of the run's folder.
+
+        Args:
+            resume_from_checkpoint: a ``checkpoint-N`` folder of a run: goes on from there, in that run's
+                folder.
+            trial: as in transformers.
+            ignore_keys_for_eval: as in transformers.
+        """
+        if self.train_data is None:
+            raise UserError("train_dataset: expected training data (or the option dataset), found none")
+        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, (str, Path)) else None
+        with self.recorded(checkpoint):
+            output = super().train(str(checkpoint) if checkpoint else None, trial, ignore_keys_for_eval)
+            self.save_model()
+        return output
+
+    @contextmanager
+    def recorded(self, checkpoint: Path | None = None) -> Iterator[None]:
+        """Make the folder and record of a run (or take over that of ``checkpoint``) for what happens inside.
+
+        ``train`` does so itself; open it around ``train`` to have evaluation and export in the same record,
+        which says ``finished`` only when all is done.
+        """
+        if self.run is not None and self.run.state == "running":
+            yield
+            return
+        self._begin_run(checkpoint)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._end_run("interrupted")
+            raise
+        except BaseException as error:
+            self._end_run("failed", f"{type(error).__name__}: {error}")
+            raise
+        self._end_run("finished")
+
+    def _begin_run(self, checkpoint: Path | None = None) -> None:
+        """Make the run's folder, or take over that of ``checkpoint``; every process learns its path."""
+        step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else None
+        if self.is_world_process_zero():
+            self.run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
+            if checkpoint is not None:
+                self.run.continue_()
+                self.run.remove_incomplete_checkpoints()
+                self.run.drop_metrics_after(step or 0)
+            self.run.update(data=[data.summary for data in (self.train_data, self.eval_data) if data])
+            self.runtime.add(RunRecorder(resume_step=step))
+        folder = broadcast_object_list([str(self.run.folder) if self.run else None])[0]
+        self.args.output_dir = folder
+        if self.run is not None:
+            self.runtime.run_started(self.run)
+
+    def _end_run(self, state: Any, error: str | None = None) -> None:
+        if self.run is not None:
+            self.run.end(state, error)
+            self.runtime.run_ended(self.run)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The task's loss, weighed by this batch's share of the items of the global batch.
+
+        The sum over micro-batches, averaged over processes, is then the mean over all items.
+        """
+        output = self.runtime.compute_loss(
+            model=model, batch=inputs["batch"], collator=self.collator, args=self.options
+        )
+        items = inputs["num_items"]
+        for name, value in output.metrics.items():
+            total = self._loss_metrics.setdefault(name, [0.0, 0])
+            total[0] += value * items
+            total[1] += items
+        self.throughput.tokens += inputs["num_tokens"]
+        total_items = items if num_items_in_batch is None else num_items_in_batch
+        loss = output.loss * (items * self.accelerator.num_processes / total_items)
+        return (loss, output) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        count = torch.tensor(sum(batch["num_items"] for batch in batch_samples), device=device)
+        return self.accelerator.gather(count).sum()
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """About 6 operations a parameter and token, forward and backward (Kaplan et al. 2020)."""
+        return 6 * sum(p.numel() for p in self.network.parameters()) * int(inputs["num_tokens"])
+
+    @property
+    def network(self) -> nn.Module:
+        """The model, which the library's type leaves open."""
+        return cast(nn.Module, self.model)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log ``logs`` everywhere, with the task's own figures and the speed where the loss is among them."""
+        if "loss" in logs:
+            logs.update(self._flush_loss_metrics())
+            logs.update(self.throughput.flush(self.accelerator.num_processes))
+        super().log(logs, start_time)
+        if self.run is not None:
+            figures = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
+            self.runtime.metrics_logged(self.run, self.state.global_step, figures)
+
+    def _flush_loss_metrics(self) -> dict[str, float]:
+        pairs = {name: torch.tensor([float(a), float(n)]) for name, (a, n) in self._loss_metrics.items()}
+        self._loss_metrics = {}
+        # One reading of the device a log, not one a step.
+        means = {}
+        for name, pair in pairs.items():
+            total, items = self.accelerator.reduce(pair.to(self.args.device), "sum").tolist()
+            means[name] = total / items
+        return means
+
+    # -- evaluation ---------------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        eval_dataset: DataInput = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measure the model on ``eval_dataset``, by default the run's own evaluation data.
+
+        Returns:
+            The task's metrics, each name with the prefix.
+
+        Raises:
+            UserError: there is nothing to evaluate on.
+        """
+        data = self.eval_data
+        # The library passes the tuple back that stands for the run's own data.
+        if eval_dataset is not None and not isinstance(eval_dataset, tuple):
+            data = prepare_data(eval_dataset, "eval", self.options, self.collator)
+        if data is None and not self.options.evaluates:
+            raise UserError("eval_dataset: expected evaluation data (or an option that names it), found none")
+        started = time.perf_counter()
+        with self.measuring() as model:
+            evaluation = self.runtime.evaluate(
+                model=model, collator=self.collator, data=data, args=self.options
+            )
+        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in evaluation.metrics.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 3)
+        self._write_tables(evaluation.tables)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.run is not None:
+            self.run.update(metrics={**self.run.record["metrics"], **metrics})
+        return metrics
+
+    def shown_options(self) -> dict[str, Any]:
+        """The options that differ from their defaults, without what the head of a run says anyway."""
+        said = {"model_name_or_path", "dataset", "eval_dataset", "output_dir", "per_device_train_batch_size"}
+        changed = redacted(self.options.changed())
+        return {name: value for name, value in changed.items() if name not in said}
+
+    @contextmanager
+    def measuring(self) -> Iterator[nn.Module]:
+        """The model without gradients, dropout or any effect on the random numbers of training."""
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                yield self.network
+        finally:
+            self.network.train(was_training)
+
+    def _write_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        if self.run is not None:
+            for name, rows in tables.items():
+                self.run.write_table(self.state.global_step, name, rows)
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, *rest: Any, **named: Any
+    ) -> None:
+        """Save before evaluating, where the library does it the other way round.
+
+        A crash in evaluation would lose the step. Only ``save_strategy="best"`` must know the figure first.
+        """
+        early = self.control.should_save and self.control.should_evaluate
+        if not early or self.args.save_strategy == SaveStrategy.BEST:
+            return super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *rest, **named)
+        self._save_checkpoint(model, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        self.control.should_save = False
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *rest, **named)
+        self._note_evaluation_in_checkpoint()
+
+    def _note_evaluation_in_checkpoint(self) -> None:
+        folder = self._folder / f"checkpoint-{self.state.global_step}"
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(folder)
+        if self.args.should_save:
+            staged = folder / "trainer_state.json.new"
+            self.state.save_to_json(str(staged))
+            staged.replace(folder / "trainer_state.json")
+
+    # -- saving -------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if not self._verified_checkpoint:
+            self._verified_checkpoint = True
+            self._verify(self._folder / f"checkpoint-{self.state.global_step}")
+
+    _verified_checkpoint = False
+
+    def save_model(  # type: ignore[override]  # says where it wrote
+        self, output_dir: str | Path | None = None, _internal_call: bool = False, *, format: str | None = None
+    ) -> Path:
+        """Save the model, reload it once and compare.
+
+        Args:
+            output_dir: where to; default: ``model/`` in the run's folder, or ``exports/<format>/``.
+            _internal_call: set by the library when it writes a checkpoint.
+            format: one of the task's export formats; default: weights (or the adapter) and what a reload
+                needs.
+
+        Returns:
+            The folder that was written; it appears whole or not at all.
+
+        Raises:
+            UserError: the task has no such format, or a package that it needs is missing.
+            SwiftError: what was written does not give the model's outputs.
+        """
+        if _internal_call:
+            super().save_model(str(output_dir), _internal_call=True)
+            return Path(str(output_dir))
+        if self.args.output_dir == self.options.trainer.output_dir:
+            # Nothing was trained yet: the untouched model is saved as a run of its own.
+            with self.recorded():
+                return self.save_model(output_dir, format=format)
+        folder = self._folder
+        if format is not None:
+            return self._export(format, Path(output_dir) if output_dir else folder / "exports" / format)
+        return self._save_final(Path(output_dir) if output_dir else folder / "model")
+
+    def _save_final(self, target: Path) -> Path:
+        staged = target.with_name(f".tmp-{target.name}")
+        super().save_model(str(staged))
+        self.accelerator.wait_for_everyone()
+        self._verify(staged)
+        if self.is_world_process_zero():
+            swap_folder(staged, target)
+            if self.run is not None:
+                self.run.update(model=str(target))
+        return target
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and output_dir is not None:
+            finish_saved_folder(Path(output_dir), self.options)
+
+    def _verify(self, folder: Path) -> None:
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if not self.options.core.verify_saves or sharded or not self.is_world_process_zero():
+            return
+        with self.measuring() as model:
+            check_reload(folder, model, self.runtime, self.collator, self.train_data, self.options)
+
+    def _export(self, format: str, target: Path) -> Path:
+        fault = export_faults(format, self.options.spec)
+        if fault:
+            raise UserError(f"format: {fault}")
+        if self.is_world_process_zero():
+            write_export(target, format, self)
+        self.accelerator.wait_for_everyone()
+        return target
+
+
+def new_run(args: TrainingArguments) -> Run:
+    """Make the folder and the record of a new run."""
+    packages = ["swift-core", args.claim.package, "torch", "transformers", "accelerate", "peft", "datasets"]
+    return Run.create(
+        args.output_folder,
+        label=args.task_type,
+        task_type=args.claim.qualified_name,
+        run_name=args.trainer.run_name,
+        options=args.given,
+        packages=packages,
+    )
+
+
+def _one_gpu_per_process(args: TrainingArguments) -> None:
+    if args.trainer.n_gpu > 1:
+        # DataParallel would scatter batches that it does not understand.
+        args.trainer._n_gpu = 1
+        print(
+            f"{torch.cuda.device_count()} GPUs are visible and one is used; start with "
+            "`accelerate launch --multi_gpu -m swift_core train ...` to use all"
+        )
