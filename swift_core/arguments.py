@@ -166,6 +166,12 @@ class TrainingArguments:
             if value != defaults.get(name, self._known[name].default_json)
         }
 
+    def resolved(self) -> dict[str, Any]:
+        """Every option with the value that holds."""
+        task = dataclasses.asdict(self.task) if self.task is not None else {}
+        loop = self.trainer.to_dict()  # type: ignore[no-untyped-call]
+        return {**loop, **dataclasses.asdict(self.core), **task}
+
     @property
     def output_folder(self) -> Path:
         """Where the folders of all runs go."""

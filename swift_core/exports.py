@@ -46,10 +46,13 @@ def write_export(target: Path, name: str, trainer: SwiftTrainer) -> dict[str, An
     The manifest holds the format, where the model comes from, what the task tells, and the SHA-256 of every
     file.
     """
+    # Loads torch, which the check of a format before training must not wait for.
+    from swift_core.models import without_progress_bars
+
     run = trainer.run
     if run is None:
         raise SwiftError("export: there is no run to export")
-    with replaced_folder(target) as folder, trainer.measuring() as model:
+    with replaced_folder(target) as folder, trainer.measuring() as model, without_progress_bars():
         details = trainer.runtime.export(
             model=model,
             collator=trainer.collator,

@@ -7,6 +7,9 @@ them by name.
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +135,8 @@ def load_backbone(args: TrainingArguments, auto_class: Any) -> PreTrainedModel |
     base = _load_weights(resolve_model(base_args), base_args, auto_class)
     from peft import PeftModel
 
-    adapted: Any = PeftModel.from_pretrained(base, str(folder), is_trainable=args.core.use_lora)
+    with _known_warnings_of_peft():
+        adapted: Any = PeftModel.from_pretrained(base, str(folder), is_trainable=args.core.use_lora)
     return adapted if args.core.use_lora else adapted.merge_and_unload()
 
 
@@ -174,7 +178,8 @@ def add_lora(model: PreTrainedModel, args: TrainingArguments) -> Any:
         target_modules=core.lora_target_modules,
     )
     try:
-        return get_peft_model(model, config)
+        with _known_warnings_of_peft():
+            return get_peft_model(model, config)
     except ValueError as error:
         linear = sorted(
             {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -197,6 +202,26 @@ def merge_adapter(model: Any) -> Any:
     if not isinstance(model, PeftModel):
         return model
     return copy.deepcopy(model).merge_and_unload()
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Load and save without the library's progress bars: a check behind the scenes is no news."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _known_warnings_of_peft() -> Iterator[None]:
+    # peft 0.21 asks models for a name that transformers 5.23 has renamed; harmless, and not the user's to mend.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def position_limit(folder_config: Any) -> int | None:

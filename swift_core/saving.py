@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from swift_core.errors import SwiftError
+from swift_core.models import without_progress_bars
 from swift_core.runs.atomic import write_text
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def check_reload(
     Raises:
         SwiftError: they differ.
     """
-    copy = reload_model(folder, runtime, args).eval()
+    with without_progress_bars():
+        copy = reload_model(folder, runtime, args).eval()
     before, after = _weights(model), _weights(copy)
     lost = sorted(before.keys() ^ after.keys())
     changed = [n for n in before.keys() & after.keys() if not torch.equal(before[n], after[n])]

@@ -75,6 +75,8 @@ class SwiftTrainer(transformers.Trainer):
         self.throughput = Throughput()
         self._loss_metrics: dict[str, list[Any]] = {}
         _one_gpu_per_process(args)
+        # The library sets the seed when it starts, which is after heads and adapters got their first values.
+        transformers.set_seed(args.trainer.seed)
         saver = self.collator if hasattr(self.collator, "save_pretrained") else None
         super().__init__(
             model=self.runtime.make_model(args=args),
@@ -114,6 +116,8 @@ class SwiftTrainer(transformers.Trainer):
         if self.train_data is None:
             raise UserError("train_dataset: expected training data (or the option dataset), found none")
         checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, (str, Path)) else None
+        # What happened since the trainer was built (an evaluation, another run) must not show in this one.
+        transformers.set_seed(self.args.seed)
         with self.recorded(checkpoint):
             output = super().train(str(checkpoint) if checkpoint else None, trial, ignore_keys_for_eval)
             self.save_model()
@@ -149,7 +153,8 @@ class SwiftTrainer(transformers.Trainer):
                 self.run.continue_()
                 self.run.remove_incomplete_checkpoints()
                 self.run.drop_metrics_after(step or 0)
-            self.run.update(data=[data.summary for data in (self.train_data, self.eval_data) if data])
+            summaries = [data.summary for data in (self.train_data, self.eval_data) if data]
+            self.run.update(data=summaries, resolved_options=self.options.resolved())
             self.runtime.add(RunRecorder(resume_step=step))
         folder = broadcast_object_list([str(self.run.folder) if self.run else None])[0]
         self.args.output_dir = folder
@@ -252,7 +257,7 @@ class SwiftTrainer(transformers.Trainer):
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in evaluation.metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 3)
         self._write_tables(evaluation.tables)
-        self.log(metrics)
+        self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.run is not None:
             self.run.update(metrics={**self.run.record["metrics"], **metrics})

@@ -81,6 +81,7 @@ class Run:
     def update(
         self,
         *,
+        resolved_options: Mapping[str, Any] | None = None,
         data: Sequence[Mapping[str, Any]] | None = None,
         metrics: Mapping[str, float] | None = None,
         model: str | None = None,
@@ -89,6 +90,7 @@ class Run:
         """Replace the fields that are given and rewrite the record.
 
         Args:
+            resolved_options: every option with the value that holds, defaults included.
             data: one summary with fingerprints for each data set.
             metrics: the run's latest figures.
             model: where the trained model was saved.
@@ -98,7 +100,10 @@ class Run:
             UserError: the disk refused; record and memory are as before.
         """
         given = {"data": data, "metrics": metrics, "model": model, "exports": exports}
-        self._save(without_credentials({name: value for name, value in given.items() if value is not None}))
+        changes = {name: value for name, value in given.items() if value is not None}
+        if resolved_options is not None:
+            changes["resolved_options"] = redacted(resolved_options)
+        self._save(without_credentials(changes))
 
     def end(self, state: Literal["finished", "failed", "interrupted"], error: str | None = None) -> None:
         """Record how and when the run, and this session of it, ended."""

@@ -62,7 +62,7 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path):
 
 
 def test_an_export_format_is_checked_before_training():
-    with pytest.raises(UserError, match="no export format 'fais'.*Did you mean 'faiss'"):
+    with pytest.raises(UserError, match=r"no export format 'fais'.*Did you mean 'faiss'"):
         TrainingArguments(task_type="embedding", export_formats=["fais"])
 
 
@@ -165,7 +165,7 @@ def test_a_wrong_run_file_is_a_sentence_with_its_line(tmp_path: Path, content: b
 
 def test_a_missing_run_file_names_those_that_are_there(tmp_path: Path):
     (tmp_path / "train.yaml").write_text("a: 1")
-    with pytest.raises(UserError, match="holds train.yaml"):
+    with pytest.raises(UserError, match=r"holds train\.yaml"):
         read_run_file(tmp_path / "trian.yaml")
 
 

@@ -65,7 +65,7 @@ def logged_steps(run: Run) -> list[int]:
     ("name", "tag"),
     [
         ("loss", "train/loss"),
-        ("train_runtime", "train/runtime"),
+        ("train_runtime", "train/train_runtime"),
         ("eval_ndcg@10", "eval/ndcg@10"),
         ("evaluation", "train/evaluation"),
     ],

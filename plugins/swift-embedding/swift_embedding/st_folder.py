@@ -218,8 +218,7 @@ def _pooling_config(folder: Path, method: PoolingMethod) -> dict[str, Any]:
         "pooling_mode_mean_sqrt_len_tokens": False,
     }
     if method == "lasttoken":
-        # Came in version 2.4: earlier ones refuse a switch that they don't know.
-        config["pooling_mode_lasttoken"] = True
+        config["pooling_mode_lasttoken"] = True  # versions before 2.4 refuse a switch that they don't know
     dimension = _dimension(folder)
     return config if dimension is None else {"word_embedding_dimension": dimension, **config}
 
@@ -228,12 +227,10 @@ def _dimension(folder: Path) -> int | None:
     """Size of the vectors of the model, or of the adapter's base model, that was saved in ``folder``."""
     base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
     config = _read(folder / "config.json") or (_read(Path(base) / "config.json") if base else {})
-    for part in (config, config.get("text_config") or {}):
-        # GPT-2, DistilBERT and T5 have names of their own for it.
-        for key in ("hidden_size", "n_embd", "dim", "d_model"):
-            if isinstance(part.get(key), int):
-                return int(part[key])
-    return None
+    # GPT-2, DistilBERT and T5 have names of their own for it.
+    keys = ("hidden_size", "n_embd", "dim", "d_model")
+    found = [part[key] for part in (config, config.get("text_config") or {}) for key in keys if key in part]
+    return int(found[0]) if found else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -171,6 +171,17 @@ def test_an_index_that_was_written_wrong_is_noticed(
         write_bundle(tmp_path, encoder=decoder, documents=DOCUMENTS)
 
 
+def test_an_export_does_not_wait_for_other_processes(
+    decoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> tuple[int, int]:
+        raise AssertionError("the other processes are not here: this would hang")
+
+    monkeypatch.setattr("swift_embedding.encoding._rank_and_world", ask)
+    finish(tmp_path, write_bundle(tmp_path, encoder=decoder, documents=DOCUMENTS))
+    assert len(load_bundle(tmp_path).search("bread")) == 4
+
+
 READER = """
 import sys
 import faiss  # before torch: both bring an OpenMP runtime

@@ -105,8 +105,27 @@ def test_a_model_in_training_is_left_as_it_was(decoder: TextEncoder) -> None:
     encoder = replace(decoder, model=model)
     np.testing.assert_array_equal(encoder.encode_queries(["one"]), encoder.encode_queries(["one"]))
     assert model.training and decoder.model.training and not decoder.model.norm.training
-    # What was computed here must not have made the model unfit for training.
-    embed(decoder.model, pad_batch([[1, 2]], pad_token_id=0), method="mean", normalize=True).sum().backward()
+
+
+def test_tables_made_while_encoding_can_be_trained_with(decoder: TextEncoder) -> None:
+    class Scaled(torch.nn.Module):
+        """Keeps a table from its first call, as models with cached rotary embeddings do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = decoder.model
+            self.table: torch.Tensor | None = None
+
+        def forward(self, **inputs: torch.Tensor) -> object:
+            output = self.body(**inputs)
+            if self.table is None:
+                self.table = torch.ones(32)
+            output.last_hidden_state = output.last_hidden_state * self.table
+            return output
+
+    model = Scaled()
+    replace(decoder, model=model).encode_queries(["one"])
+    embed(model, pad_batch([[1, 2]], pad_token_id=0), method="mean", normalize=True).sum().backward()
 
 
 @pytest.mark.parametrize("normalized", [True, False])

@@ -29,7 +29,7 @@ def main() -> None:
     args = TrainingArguments.from_file(HERE / "run.yaml", [f"model_name_or_path={model}"])
     trainer = SwiftTrainer(args)
 
-    print("\n== 1. How well does an English model find Chinese paragraphs? 200 held-out questions, 500 paragraphs")
+    print("\n== 1. An English model and Chinese texts: 200 held-out questions, 500 paragraphs")
     before = trainer.evaluate()
     print("\n== 2. Training on 639 other questions and their paragraphs")
     trainer.train()

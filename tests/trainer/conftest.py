@@ -1,0 +1,108 @@
+"""A tiny real encoder and a few rows, so that a whole run takes a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from swift_core import SwiftTrainer, TrainingArguments
+
+WORDS = ["sea", "fish", "ship", "forest", "bird", "deer", "fox", "tree", "rain", "snow", "wind"]
+
+
+def make_rows(count: int, negatives: int = 0) -> list[dict[str, Any]]:
+    """Different queries and positives, and as many negatives each as asked for."""
+    rows = []
+    for n in range(count):
+        word = WORDS[n % len(WORDS)]
+        row: dict[str, Any] = {"query": f"{word} {n}", "positive": f"{word} number {n} " + "rain " * (n % 5)}
+        if negatives:
+            row["negatives"] = [f"no {word} {n} {k} " + "old " * k for k in range(negatives)]
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with two layers and its own tokenizer, saved as a folder."""
+    folder = tmp_path_factory.mktemp("tiny") / "encoder"
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    texts = [row[side] for row in make_rows(60) for side in ("query", "positive")]
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=200,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def options(tiny_encoder: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a small run in the test's folder."""
+    return {
+        "task_type": "embedding",
+        "model_name_or_path": str(tiny_encoder),
+        "output_dir": str(tmp_path / "out"),
+        "cache_dir": str(tmp_path / "cache"),
+        "per_device_train_batch_size": 4,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "learning_rate": 1e-2,
+    }
+
+
+@pytest.fixture
+def make_trainer(options: dict[str, Any]) -> Callable[..., SwiftTrainer]:
+    """Build a trainer from the small run's options, some changed."""
+
+    def build(
+        rows: Any = None, *, eval_rows: Any = None, extensions: Any = (), callbacks: Any = (), **changes: Any
+    ):
+        args = TrainingArguments(**{**options, **changes})
+        return SwiftTrainer(
+            args,
+            train_dataset=make_rows(16) if rows is None else rows,
+            eval_dataset=eval_rows,
+            extensions=extensions,
+            callbacks=callbacks,
+        )
+
+    return build
+
+
+@pytest.fixture
+def rows() -> Callable[..., list[dict[str, Any]]]:
+    """Make rows: ``rows(count, negatives=0)``."""
+    return make_rows
+
+
+@pytest.fixture
+def curve() -> Callable[[Path], list[tuple[int, float]]]:
+    """Steps and losses of a run, as its ``metrics.jsonl`` has them."""
+
+    def read(folder: Path) -> list[tuple[int, float]]:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [(row["step"], row["loss"]) for row in map(json.loads, lines) if "loss" in row]
+
+    return read

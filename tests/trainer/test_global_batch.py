@@ -1,0 +1,124 @@
+"""The gradient is that of the mean over the global batch, however it is cut into pieces and processes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+# Without in-batch negatives a row's loss does not depend on its neighbours, so that every cut must agree.
+# SGD without clipping: the weights after a step show the gradient itself.
+EXACT: dict[str, Any] = {
+    "use_inbatch_negatives": False,
+    "optim": "sgd",
+    "learning_rate": 0.1,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "max_steps": 2,
+    "num_train_epochs": 1,
+}
+
+
+@pytest.fixture
+def still_encoder(tiny_encoder: Path, tmp_path: Path) -> str:
+    """The tiny encoder without dropout."""
+    import shutil
+
+    folder = tmp_path / "still"
+    shutil.copytree(tiny_encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def distance(first: Path, second: Path) -> float:
+    a, b = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(4, 2), (2, 4), (3, 3)])
+def test_accumulation_does_not_change_a_step(make_trainer, rows, still_encoder, batch, accumulate):
+    # 8 rows in one step; cut by threes the last piece has two rows, each of which must count as much.
+    whole = make_trainer(rows(8, 2), model_name_or_path=still_encoder, **EXACT, per_device_train_batch_size=8)
+    whole.train()
+    cut = make_trainer(
+        rows(8, 2),
+        model_name_or_path=still_encoder,
+        **EXACT,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulate,
+    )
+    cut.train()
+    assert distance(whole.run.folder, cut.run.folder) < 1e-6
+    losses = [trainer.state.log_history[0]["loss"] for trainer in (whole, cut)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+TWO_PROCESSES = """
+import json, sys
+from swift_core import SwiftTrainer, TrainingArguments
+options, rows, eval_rows = json.load(open("job.json"))
+trainer = SwiftTrainer(TrainingArguments(**options), train_dataset=rows, eval_dataset=eval_rows)
+trainer.train()
+metrics = trainer.evaluate()
+trainer.save_model(format="hf")
+if trainer.run is not None:
+    json.dump([str(trainer.run.folder), metrics, trainer.state.log_history[0]], open("result.json", "w"))
+"""
+
+
+def test_two_processes_do_not_change_a_step_and_evaluate_alike(
+    make_trainer, rows, options, still_encoder, tmp_path
+):
+    whole = make_trainer(
+        rows(8, 2),
+        eval_rows=rows(8),
+        model_name_or_path=still_encoder,
+        **EXACT,
+        per_device_train_batch_size=8,
+    )
+    whole.train()
+    metrics = whole.evaluate()
+
+    changed = {
+        **options,
+        **EXACT,
+        "model_name_or_path": still_encoder,
+        "per_device_train_batch_size": 4,
+        "ddp_backend": "gloo",
+        "use_cpu": True,
+    }
+    (tmp_path / "job.json").write_text(json.dumps([changed, rows(8, 2), rows(8)]))
+    (tmp_path / "job.py").write_text(TWO_PROCESSES)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            f"--master-port={port}",
+            "job.py",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder, figures, first_log = json.loads((tmp_path / "result.json").read_text())
+    assert len(list(Path(folder).parent.iterdir())) == 2, "one run folder a run, not one a process"
+    assert distance(whole.run.folder, Path(folder)) < 1e-6
+    assert first_log["loss"] == pytest.approx(whole.state.log_history[0]["loss"], abs=1e-6)
+    assert figures["eval_ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], abs=1e-6)
+    assert (Path(folder) / "exports" / "hf" / "modules.json").exists()

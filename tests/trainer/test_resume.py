@@ -1,0 +1,96 @@
+"""A run that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swift_core import UserError
+from swift_core.runs.record import Run
+
+RUN_FILE = """
+task_type: embedding
+model_name_or_path: {model}
+dataset: train.jsonl
+output_dir: {output_dir}
+cache_dir: cache
+per_device_train_batch_size: 4
+num_train_epochs: 3
+save_steps: 3
+logging_steps: 1
+learning_rate: 1e-2
+seed: 11
+"""
+
+KILLED_AT_STEP_8 = """
+import os, signal, sys
+from transformers import TrainerCallback
+from swift_core import SwiftTrainer, TrainingArguments
+
+class Killer(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+SwiftTrainer(TrainingArguments.from_file("killed.yaml"), callbacks=[Killer()]).train()
+"""
+
+
+def events(folder: Path) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    scalars = EventAccumulator(str(folder / "logs")).Reload().Scalars("train/loss")
+    return [(event.step, event.value) for event in scalars]
+
+
+def test_a_killed_run_resumes_with_the_curve_of_an_unbroken_one(swift, curve, rows, tiny_encoder, tmp_path):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(18)))
+    for name in ("whole", "killed"):
+        text = RUN_FILE.format(model=tiny_encoder, output_dir=name)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    whole = json.loads(swift("train", "whole.yaml", "--json", code=0).stdout)
+
+    dead = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_STEP_8], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert dead.returncode == -signal.SIGKILL, dead.stderr.decode()
+    (folder,) = (tmp_path / "killed" / "task-type=embedding").iterdir()
+    run = Run.open(folder)
+    assert (run.state, [path.name for path in run.checkpoints()]) == (
+        "killed",
+        ["checkpoint-3", "checkpoint-6"],
+    )
+    # A checkpoint that the kill cut off must not be taken for a whole one.
+    (folder / "checkpoint-9").mkdir()
+    (folder / "checkpoint-9" / "model.safetensors").write_bytes(b"half")
+
+    resumed = json.loads(swift("train", "killed.yaml", "--resume", "--json", code=0).stdout)
+    assert Path(resumed["folder"]) == folder
+    assert curve(folder) == curve(Path(whole["folder"]))
+    assert [step for step, _ in events(folder)] == list(range(1, 16))
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["state"], len(record["sessions"])) == ("finished", 2)
+
+    refused = swift("train", "killed.yaml", "--resume", str(folder), code=2)
+    assert "has finished" in refused.stderr
+
+
+def test_nothing_to_resume_is_said(swift, rows, tiny_encoder, tmp_path):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(8)))
+    (tmp_path / "run.yaml").write_text(RUN_FILE.format(model=tiny_encoder, output_dir="out"))
+    done = swift("train", "run.yaml", "--resume", code=2)
+    assert "holds no unfinished run of 'embedding' with these options" in done.stderr
+
+
+def test_a_running_run_is_not_taken_over(make_trainer, tmp_path):
+    trainer = make_trainer(save_steps=2)
+    with trainer.recorded():
+        trainer.train()
+        other = make_trainer()
+        with pytest.raises(UserError, match="is running"):
+            other.train(resume_from_checkpoint=trainer.run.checkpoints()[-1])

@@ -1,0 +1,169 @@
+"""What is saved is whole, is the model in memory, and loads where users load it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+
+from swift_core import SwiftError, UserError, hookimpl
+from swift_core.runner import evaluate_run, export_run
+
+
+def vectors(model: torch.nn.Module, tokenizer, texts: list[str]) -> np.ndarray:
+    """Mean-pooled, normalised vectors by plain transformers, one text at a time."""
+    found = []
+    for text in texts:
+        with torch.no_grad():
+            hidden = model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False))
+        found.append(torch.nn.functional.normalize(hidden.last_hidden_state[0].mean(0), dim=0).numpy())
+    return np.stack(found)
+
+
+TEXTS = ["the sea holds fish", "rain", "old trees and deer under rain"]
+
+
+def test_the_saved_model_is_the_one_in_memory(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    again = transformers.AutoModel.from_pretrained(trainer.run.model)
+    for name, weight in trainer.model.named_parameters():
+        assert torch.equal(weight, again.get_parameter(name)), name
+    assert not list(trainer.run.folder.rglob("*.bin"))
+
+
+def test_an_adapter_is_of_use_to_plain_peft(make_trainer, tiny_encoder: Path):
+    trainer = make_trainer(use_lora=True, max_steps=8)
+    trainer.train()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(trainer.run.model)
+    base = transformers.AutoModel.from_pretrained(tiny_encoder)
+    before = vectors(base, tokenizer, TEXTS)
+    adapted = vectors(PeftModel.from_pretrained(base, trainer.run.model), tokenizer, TEXTS)
+    mine = vectors(trainer.model, tokenizer, TEXTS)
+    assert np.abs(adapted - mine).max() < 1e-6
+    assert np.abs(adapted - before).max() > 1e-3, "the adapter changes nothing"
+
+
+def test_an_export_of_a_lora_run_is_merged_and_leaves_the_adapter_alone(make_trainer):
+    trainer = make_trainer(use_lora=True, max_steps=8)
+    trainer.train()
+    folder = trainer.save_model(format="hf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    merged = transformers.AutoModel.from_pretrained(folder)
+    assert not (folder / "adapter_config.json").exists()
+    assert np.abs(vectors(merged, tokenizer, TEXTS) - vectors(trainer.model, tokenizer, TEXTS)).max() < 1e-5
+    assert isinstance(trainer.model, PeftModel)
+
+
+def test_the_manifest_vouches_for_every_file(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    folder = trainer.save_model(format="faiss")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert manifest["files"].keys() == files - {"manifest.json"}
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert (manifest["format"], manifest["label"], manifest["run_id"]) == (
+        "faiss",
+        "embedding",
+        trainer.run.id,
+    )
+
+
+def test_an_export_that_fails_leaves_the_older_one_whole(make_trainer):
+    class Flaky:
+        broken = False
+
+        @hookimpl(wrapper=True)
+        def export(self):
+            details = yield
+            if self.broken:
+                raise RuntimeError("half-way")
+            return details
+
+    flaky = Flaky()
+    trainer = make_trainer(extensions=[flaky])
+    trainer.train()
+    folder = trainer.save_model(format="hf")
+    before = sorted(path.name for path in folder.iterdir())
+    flaky.broken = True
+    with pytest.raises(RuntimeError, match="half-way"):
+        trainer.save_model(format="hf")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["hf"]
+
+
+def test_a_save_that_does_not_reload_to_the_same_model_is_refused(make_trainer, tiny_encoder: Path):
+    class Forgetful:
+        """Reloads other weights than were saved."""
+
+        @hookimpl(wrapper=True)
+        def make_model(self, args):
+            model = yield
+            if args.core.model_name_or_path != str(tiny_encoder):
+                torch.nn.init.zeros_(model.embeddings.word_embeddings.weight)
+            return model
+
+    trainer = make_trainer(extensions=[Forgetful()])
+    with pytest.raises(SwiftError, match="it is not the model in memory: 1 weights differ"):
+        trainer.train()
+    assert not trainer.run.model.exists()
+    assert trainer.run.record["state"] == "failed"
+
+
+def test_an_unknown_format_is_refused_with_a_suggestion(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    with pytest.raises(UserError, match="Did you mean 'faiss'"):
+        trainer.save_model(format="fais")
+
+
+def test_a_model_can_be_saved_before_it_is_trained(make_trainer):
+    trainer = make_trainer()
+    folder = trainer.save_model(format="hf")
+    assert (folder / "modules.json").exists()
+    assert trainer.run.record["state"] == "finished"
+
+
+@pytest.mark.parametrize("use_lora", [False, True])
+def test_a_finished_run_is_evaluated_and_exported_from_its_folder(make_trainer, rows, tmp_path, use_lora):
+    paths = {}
+    for name, part in (("dataset", rows(16)), ("eval_dataset", rows(8))):
+        paths[name] = str(tmp_path / f"{name}.jsonl")
+        Path(paths[name]).write_text("".join(json.dumps(row) + "\n" for row in part))
+    trainer = make_trainer(paths["dataset"], use_lora=use_lora, pooling_method="cls", **paths)
+    trainer.train()
+    metrics = trainer.evaluate()
+    again = evaluate_run(trainer.run.folder)
+    assert again["eval_ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], abs=1e-6)
+    folder = export_run(trainer.run.folder, "hf")
+    assert json.loads((folder / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
+
+
+def test_an_export_that_needs_no_training_data_works_without_it(make_trainer, rows, tmp_path, capsys):
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    trainer = make_trainer(str(path), dataset=str(path))
+    trainer.train()
+    path.unlink()
+    assert (export_run(trainer.run.folder, "hf") / "modules.json").exists()
+    assert "the training data is not at hand" in capsys.readouterr().out
+    with pytest.raises(UserError, match="export_corpus"):
+        export_run(trainer.run.folder, "faiss")
+
+
+def test_training_goes_on_from_an_adapter(make_trainer):
+    first = make_trainer(use_lora=True)
+    first.train()
+    second = make_trainer(use_lora=True, model_name_or_path=str(first.run.model))
+    names = [name for name, weight in second.model.named_parameters() if "lora_B" in name and weight.any()]
+    assert names, "the adapter started anew"
+    merged = make_trainer(model_name_or_path=str(first.run.model))
+    assert not isinstance(merged.model, PeftModel)
