@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from swift_core.hookspecs import Collator
 
 
-def pad_batch(rows: Sequence[Sequence[int]], *, pad_token_id: int, side: str = "right") -> dict[str, Tensor]:
-    """Pad ``rows`` of token ids to the longest one.
+def pad_batch(rows: Sequence[Sequence[int]], *, pad_token_id: int) -> dict[str, Tensor]:
+    """Pad ``rows`` of token ids on the right, to the longest one.
 
     Args:
         rows: B lists of token ids, at least one and none empty.
         pad_token_id: id written into the padding.
-        side: ``right`` or ``left``.
 
     Returns:
         ``input_ids`` and ``attention_mask``, both int64 of shape [B, T].
@@ -28,9 +27,8 @@ def pad_batch(rows: Sequence[Sequence[int]], *, pad_token_id: int, side: str = "
     input_ids = torch.full((len(rows), longest), pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
     for index, row in enumerate(rows):
-        span = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
-        input_ids[index, span] = torch.as_tensor(row)
-        attention_mask[index, span] = 1
+        input_ids[index, : len(row)] = torch.as_tensor(row)
+        attention_mask[index, : len(row)] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 

@@ -13,6 +13,7 @@ from swift_core.exports import export_faults
 from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
 from swift_core.runs.record import Run, find_resumable
 from swift_core.runs.redact import HIDDEN
+from swift_core.saving import args_for
 from swift_core.trainer import SwiftTrainer
 
 
@@ -84,7 +85,7 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
     options = {name: value for name, value in run.record["options"].items() if value != HIDDEN}
     options["task_type"] = run.record["task_type"]
     args = TrainingArguments.from_record(options, overrides)
-    return args.with_model(str(model))
+    return args_for(model, args)
 
 
 def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float]:

@@ -50,15 +50,25 @@ def finish_saved_folder(folder: Path, args: TrainingArguments) -> None:
         write_text(config, json.dumps(text, indent=2, sort_keys=True))
 
 
+def args_for(folder: Path, args: TrainingArguments) -> TrainingArguments:
+    """The arguments that build a model from the saved ``folder``.
+
+    A model that is none of transformers' has no configuration in it: it is built as it was at first.
+    """
+    configured = (folder / "config.json").exists() or (folder / "adapter_config.json").exists()
+    return args.with_model(str(folder)) if configured else args
+
+
 def reload_model(folder: Path, runtime: Runtime, args: TrainingArguments) -> nn.Module:
-    """Build the model that was saved in ``folder``.
+    """Build the model that was saved in ``folder``, by ``args`` or by those of :func:`args_for`.
 
     Raises:
         SwiftError: weights are missing from the folder, or the folder holds others.
     """
-    if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
-        return runtime.make_model(args=args.with_model(str(folder)))
-    model = runtime.make_model(args=args)
+    own = args_for(folder, args)
+    model = runtime.make_model(args=own)
+    if own is not args:
+        return model
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError) as error:

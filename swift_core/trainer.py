@@ -23,7 +23,7 @@ from swift_core.exports import export_faults, write_export
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
-from swift_core.saving import check_reload, finish_saved_folder, swap_folder
+from swift_core.saving import check_reload, finish_saved_folder, reload_model, swap_folder
 from swift_core.tracking import RunRecorder
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SwiftTrainer(transformers.Trainer):
         transformers.set_seed(args.trainer.seed)
         saver = self.collator if hasattr(self.collator, "save_pretrained") else None
         super().__init__(
-            model=self.runtime.make_model(args=args),
+            model=reload_model(run.model, self.runtime, args) if run else self.runtime.make_model(args=args),
             args=args.in_folder(run.folder if run else args.output_folder).trainer,
             data_collator=CountingCollator(self.collator),
             train_dataset=self.train_data and self.train_data.features,

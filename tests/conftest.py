@@ -36,6 +36,12 @@ def write_package(
     return site
 
 
+@pytest.fixture(scope="session")
+def lay_package() -> Installer:
+    """Lay a package into a folder, for a process of its own: see :func:`write_package`."""
+    return write_package
+
+
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installer]:
     """Make a package importable and visible to importlib.metadata for one test."""

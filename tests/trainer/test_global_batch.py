@@ -56,7 +56,7 @@ def test_accumulation_does_not_change_a_step(make_trainer, rows, still_encoder, 
         gradient_accumulation_steps=accumulate,
     )
     cut.train()
-    assert distance(whole.run.folder, cut.run.folder) < 1e-6
+    assert distance(whole.run.folder, cut.run.folder) < 1e-5
     losses = [trainer.state.log_history[0]["loss"] for trainer in (whole, cut)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
@@ -118,7 +118,7 @@ def test_two_processes_do_not_change_a_step_and_evaluate_alike(
     assert done.returncode == 0, done.stderr[-3000:]
     folder, figures, first_log = json.loads((tmp_path / "result.json").read_text())
     assert len(list(Path(folder).parent.iterdir())) == 2, "one run folder a run, not one a process"
-    assert distance(whole.run.folder, Path(folder)) < 1e-6
+    assert distance(whole.run.folder, Path(folder)) < 1e-5
     assert first_log["loss"] == pytest.approx(whole.state.log_history[0]["loss"], abs=1e-6)
     assert figures["eval_ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], abs=1e-6)
     assert (Path(folder) / "exports" / "hf" / "modules.json").exists()

@@ -128,8 +128,8 @@ class EmbeddingCollator:
         return excluded
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        tokenizer = self.tokenizer
-        return pad_batch(rows, pad_token_id=tokenizer.pad_token_id, side=tokenizer.padding_side)
+        # On the right, whatever the tokenizer says: absolute positions are counted from the left.
+        return pad_batch(rows, pad_token_id=self.tokenizer.pad_token_id)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer and how vectors are made, in the layout of sentence-transformers."""

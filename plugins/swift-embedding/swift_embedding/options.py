@@ -44,6 +44,6 @@ class EmbeddingOptions:
     )
     export_corpus: str | None = option(
         None,
-        help="Documents of the faiss bundle: jsonl with _id (or id), text and perhaps title; "
+        help="Documents of the faiss bundle: jsonl with _id, text and perhaps title; "
         "default: the documents of the training data.",
     )

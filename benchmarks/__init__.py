@@ -1,0 +1,1 @@
+"""How fast Swift is beside its peers; ``python -m benchmarks NAME`` from the repository's root."""

@@ -1,0 +1,25 @@
+"""``python -m benchmarks NAME ...``: each benchmark is a module with ``main(arguments) -> exit code``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+
+BENCHMARKS = {
+    "startup": "benchmarks.startup",
+    "embedding": "benchmarks.embedding",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark that the first argument names."""
+    if not arguments or arguments[0] not in BENCHMARKS:
+        print(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}} [--help]", file=sys.stderr)
+        return 2
+    run: Callable[[list[str]], int] = importlib.import_module(BENCHMARKS[arguments[0]]).main
+    return run(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,136 @@
+"""The two sides of the benchmark of dual encoders: sentence-transformers and Swift, through their trainers.
+
+Both trainers stand on transformers' own, so loop, optimizer (AdamW), clipping and schedule are the same
+code with the same options; what differs is tokenising, batching, the forward pass and the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import torch
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch.utils.data import SequentialSampler
+from transformers import TrainerCallback
+
+from benchmarks.measure import RecordsLoss, Span, now
+from benchmarks.workload import Workload
+from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.preparation import Preparation, prepare_data
+from swift_core.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The loss of each step, and the time spent on the data before training."""
+
+    losses: Sequence[float]
+    preparation: Span
+
+
+class Side(Protocol):
+    """One of the two: trains a fresh copy of the model on the rows of ``work``, in their order."""
+
+    name: str
+
+    def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
+        """Train for ``work.steps`` steps; what must be written goes into the empty ``folder``."""
+
+
+def _loop_options(work: Workload, folder: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder / "output"),
+        "max_steps": work.steps,
+        "per_device_train_batch_size": work.batch_size,
+        "learning_rate": work.learning_rate,
+        "lr_scheduler_type": "constant",
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+        "seed": 42,
+    }
+
+
+class _PeerTrainer(RecordsLoss, SentenceTransformerTrainer):
+    pass
+
+
+class Peer:
+    """sentence-transformers: its trainer, its collator (which tokenises batch by batch), its loss."""
+
+    name = "sentence-transformers"
+
+    def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
+        """See :class:`Side`."""
+        model = SentenceTransformer(
+            str(work.model), local_files_only=True, model_kwargs={"dtype": torch.float32}
+        )
+        model.max_seq_length = work.max_length
+        trainer = _PeerTrainer(
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                **_loop_options(work, folder), batch_sampler=_in_given_order
+            ),
+            train_dataset=datasets.Dataset.from_list([_columns(row) for row in work.rows]),
+            loss=MultipleNegativesRankingLoss(model, scale=1 / work.temperature),
+            callbacks=list(callbacks),
+        )
+        trainer.train()
+        return Trained([float(loss) for loss in trainer.losses], Span(0.0, 0.0))
+
+
+def _in_given_order(dataset: datasets.Dataset, **options: Any) -> DefaultBatchSampler:
+    return DefaultBatchSampler(SequentialSampler(dataset), **options)
+
+
+def _columns(row: dict[str, Any]) -> dict[str, str]:
+    negatives = {f"negative_{n}": text for n, text in enumerate(row["negatives"], start=1)}
+    return {"query": row["query"], "positive": row["positive"], **negatives}
+
+
+class _SwiftTrainer(RecordsLoss, SwiftTrainer):
+    pass
+
+
+class Swift:
+    """Swift: SwiftTrainer with the hooks of swift-embedding; it tokenises before the first step."""
+
+    name = "swift"
+
+    def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
+        """See :class:`Side`."""
+        args = TrainingArguments(
+            "embedding",
+            **_loop_options(work, folder),
+            model_name_or_path=str(work.model),
+            max_length=work.max_length,
+            temperature=work.temperature,
+            # The peer's trainer puts none, whatever the model's configuration says.
+            query_prompt="",
+            document_prompt="",
+            train_sampling_strategy="sequential",
+            cache_dir=str(folder / "cache"),
+            verify_saves=False,
+        )
+        runtime = Runtime(args.claim)
+        collator = runtime.make_collator(args=args)
+        began = now()
+        data = prepare_data(list(work.rows), "train", args, collator)
+        took = now() - began
+        trainer = _SwiftTrainer(
+            args, callbacks=list(callbacks), prepared=Preparation(runtime, collator, data, None)
+        )
+        trainer.train()
+        return Trained([float(loss) for loss in trainer.losses], took)
