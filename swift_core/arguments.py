@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift_core.core_options import CORE_DEFAULTS, CoreOptions
+from swift_core.core_options import CORE_DEFAULTS, TRAINER_LIMITS, CoreOptions
 from swift_core.errors import PluginError, UserError, did_you_mean
 from swift_core.options import Option, find_faults, options_of
 from swift_core.registry import Claim, find_task, load_object, load_spec
@@ -65,12 +65,20 @@ class TrainingArguments:
     def _from_values(cls, run_file: RunFile, overrides: Sequence[str]) -> TrainingArguments:
         values, places = dict(run_file.values), dict(run_file.places)
         raw = parse_overrides(overrides)
-        task_type = raw.pop("task_type", values.pop("task_type", None))
+        if "task_type" in raw:
+            values["task_type"], places["task_type"] = parse_value(raw.pop("task_type")), "command line"
+        place = f"{places['task_type']}: " if "task_type" in places else ""
+        task_type = values.pop("task_type", None)
         if not isinstance(task_type, str):
+            found = "none" if task_type is None else repr(task_type)
             raise UserError(
-                "task_type: expected the name of a task type, found none; `swift tasks` lists them"
+                f"{place}task_type: expected the name of a task type, found {found}; `swift tasks` lists them"
             )
-        known = known_options(find_task(task_type))
+        try:
+            claim = find_task(task_type)
+        except UserError as error:
+            raise type(error)(f"{place}{error}") from error
+        known = known_options(claim)
         for name, text in raw.items():
             values[name] = _fitting(text, known.get(name))
             places[name] = "command line"
@@ -215,19 +223,40 @@ def known_options(claim: Claim) -> dict[str, Option]:
 
     spec = load_spec(claim)
     known = options_of(transformers.TrainingArguments, "trainer")
+    for name, annotation in TRAINER_LIMITS.items():
+        known[name] = dataclasses.replace(known[name], annotation=annotation)
     known.update(options_of(CoreOptions, "core"))
-    task_class = _task_class(claim, spec)
-    own = options_of(task_class, "task") if task_class is not None else {}
+    own = task_options(claim, spec)
     taken = sorted(own.keys() & known.keys())
     if taken:
         raise PluginError(
             f"package {claim.package} {claim.version}: its options {', '.join(taken)} have the names of "
             "options of the core or of transformers.TrainingArguments; rename them"
         )
-    unknown = sorted(spec.defaults.keys() - known.keys() - own.keys())
-    if unknown:
-        raise PluginError(f"package {claim.package} {claim.version}: defaults for unknown options: {unknown}")
-    return {**known, **own}
+    known.update(own)
+    faults = find_faults(spec.defaults, known)
+    if faults:
+        who = f"package {claim.package} {claim.version}: defaults of its spec"
+        raise PluginError(*(f"{who}: {fault}" for fault in faults.values()))
+    return known
+
+
+def task_options(claim: Claim, spec: TaskSpec) -> dict[str, Option]:
+    """The task's own options by name.
+
+    Raises:
+        PluginError: they are no dataclass, or their types can't be resolved.
+    """
+    task_class = _task_class(claim, spec)
+    if task_class is None:
+        return {}
+    try:
+        return options_of(task_class, "task")
+    except Exception as error:  # annotations are code of the package
+        raise PluginError(
+            f"package {claim.package} {claim.version}: the types of {spec.options} can't be resolved "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _task_class(claim: Claim, spec: TaskSpec) -> type | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from swift_core.spec import option
 
@@ -84,3 +84,23 @@ CORE_DEFAULTS: dict[str, Any] = {
     "output_dir": "output",
 }
 """Defaults that differ from those of ``transformers.TrainingArguments``."""
+
+_Count = Annotated[int, Gt(0)]
+_Seed = Annotated[int, Ge(0), Lt(2**32)]
+
+TRAINER_LIMITS: dict[str, Any] = {
+    "per_device_train_batch_size": _Count,
+    "per_device_eval_batch_size": _Count,
+    "gradient_accumulation_steps": _Count,
+    "learning_rate": Annotated[float, Ge(0)],
+    "weight_decay": Annotated[float, Ge(0)],
+    "max_grad_norm": Annotated[float, Ge(0)],
+    "num_train_epochs": Annotated[float, Gt(0)],
+    "max_steps": Literal[-1] | _Count,
+    "seed": _Seed,
+    "data_seed": _Seed | None,
+    "dataloader_num_workers": Annotated[int, Ge(0)],
+    "output_dir": Annotated[str, MinLen(1)],
+    "log_level": Literal["detail", "debug", "info", "warning", "error", "critical", "passive"],
+}
+"""Narrower types for options of ``transformers.TrainingArguments``, which fails on the rest later or ignores it."""

@@ -32,7 +32,8 @@ class Option:
         from pydantic import ConfigDict, TypeAdapter
 
         # Strict: a "true" or a "3" in quotes is a string, and saying so beats guessing.
-        return TypeAdapter(self.annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+        config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+        return TypeAdapter(self.annotation, config=config)
 
     def fault(self, value: Any) -> str | None:
         """Why ``value`` does not fit, as 'expected ..., found ...'; None when it does."""

@@ -63,9 +63,30 @@ def prepare_task(
     key = encoding_key(args, collator)
     train = _encode(train, args, collator, key) if train is not None else None
     evaluation = _encode(evaluation, args, collator, key) if evaluation is not None else None
+    if train is not None:
+        _check_loop(args, train, evaluation)
     if train is not None and hasattr(collator, "check"):
         collator.check(train)
     return Preparation(runtime, collator, train, evaluation)
+
+
+def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData | None) -> None:
+    """Refuse what the training loop would refuse only once the model is built, or do nothing about."""
+    from transformers.trainer_utils import IntervalStrategy
+
+    loop = args.trainer
+    when = IntervalStrategy(loop.eval_strategy)
+    if when != IntervalStrategy.NO and evaluation is None and not args.evaluates:
+        raise UserError(
+            f"eval_strategy: '{when.value}' needs evaluation data, found none; set eval_dataset or "
+            "eval_split, or eval_strategy=no"
+        )
+    rows = loop.per_device_train_batch_size * loop.world_size
+    if loop.dataloader_drop_last and len(train.records) < rows:
+        raise UserError(
+            f"dataloader_drop_last: the {len(train.records)} rows of training data don't fill one batch of "
+            f"{rows}, so nothing would be trained; lower per_device_train_batch_size"
+        )
 
 
 def prepare_for_evaluation(args: TrainingArguments) -> Preparation:
@@ -101,7 +122,11 @@ def _load(source: Any, name: str, args: TrainingArguments) -> TaskData:
 
 def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: str) -> TaskData:
     cache_dir = Path(args.core.cache_dir).expanduser() if args.core.cache_dir else None
-    return encode_data(data, collator, key=key, cache_dir=cache_dir, progress=not args.trainer.disable_tqdm)
+    # One process fills the cache, the others read it.
+    with args.trainer.main_process_first(desc="tokenising"):
+        return encode_data(
+            data, collator, key=key, cache_dir=cache_dir, progress=not args.trainer.disable_tqdm
+        )
 
 
 def encoding_key(args: TrainingArguments, collator: Collator) -> str:

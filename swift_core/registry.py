@@ -117,7 +117,7 @@ def load_spec(claim: Claim) -> TaskSpec:
     who = f"package {claim.package} {claim.version}, task type '{claim.name}'"
     try:
         spec = claim.entry_point.load()
-    except Exception as error:  # a plugin may fail in any way; it must harm nobody else
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way; it must harm nobody else
         raise PluginError(
             f"{who}: {claim.entry_point.value} can't be loaded ({_in_one_line(error)}); "
             f"update or uninstall {claim.package}"
@@ -143,7 +143,7 @@ def load_object(path: str, claim: Claim) -> Any:
     try:
         module = importlib.import_module(module_name)
         return getattr(module, attribute) if attribute else module
-    except Exception as error:  # see load_spec
+    except (Exception, SystemExit) as error:  # see load_spec
         raise PluginError(
             f"package {claim.package} {claim.version}: {path} can't be loaded ({_in_one_line(error)})"
         ) from error

@@ -60,22 +60,25 @@ def read_run_file(path: str | Path) -> RunFile:
         ) from error
     except OSError as error:
         raise UserError(f"{path}: the run file can't be read: {error.strerror}") from error
-    root = _compose(text, str(path))
+    try:
+        root = _compose(text, str(path))
+    except RecursionError as error:
+        raise UserError(f"{path}: lists or mappings are nested too deeply, or hold themselves") from error
     if root is None:
         raise UserError(f"{path}: the run file is empty; it needs at least task_type: ... and dataset: ...")
     if not isinstance(root, yaml.MappingNode):
         kind = "list" if isinstance(root, yaml.SequenceNode) else "single value"
         raise UserError(f"{path}: expected lines of 'option: value', found a {kind}")
     places = {key.value: f"{path}:{key.start_mark.line + 1}" for key, _ in root.value}
-    return RunFile(_construct(root), places)
+    return RunFile(_construct(root, str(path)), places)
 
 
 def parse_value(text: str) -> Any:
     """The value of ``option=value`` on the command line; a text that is no YAML stands for itself."""
     try:
         root = _compose(text, "value")
-        return None if root is None else _construct(root)
-    except UserError:
+        return None if root is None else _construct(root, "value")
+    except (UserError, RecursionError):
         return text
 
 
@@ -83,9 +86,12 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     try:
         root: yaml.Node | None = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+        if problem == "could not find expected ':'":
+            # It is noticed in the line after.
+            mark, problem = error.context_mark, "expected 'option: value', with a space after the colon"
         place = f"{name}:{mark.line + 1}" if mark else name
-        raise UserError(f"{place}: not valid YAML: {error.problem or error.context}") from error
+        raise UserError(f"{place}: not valid YAML: {problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
     faults: list[str] = []
@@ -106,7 +112,8 @@ def _find_key_faults(node: yaml.Node, name: str, faults: list[str]) -> None:
     for key, value in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-            faults.append(f"{name}:{line}: expected a name before ':', found {key.value!r}")
+            found = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+            faults.append(f"{name}:{line}: expected a name before ':', found {found}")
         elif key.value in seen:
             faults.append(
                 f"{name}:{line}: '{key.value}' is given twice, first in line {seen[key.value]}; keep one"
@@ -116,13 +123,13 @@ def _find_key_faults(node: yaml.Node, name: str, faults: list[str]) -> None:
         _find_key_faults(value, name, faults)
 
 
-def _construct(root: yaml.Node) -> Any:
+def _construct(root: yaml.Node, name: str) -> Any:
     loader = _Loader("")
     try:
         return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"line {line}: {error.problem}") from error
+        raise UserError(f"{name}:{line}: {error.problem}") from error
 
 
 def _other_files(path: Path) -> str:

@@ -13,6 +13,7 @@ from swift_core.exports import export_faults
 from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
 from swift_core.runs.record import Run, find_resumable
 from swift_core.runs.redact import HIDDEN
+from swift_core.runs.stored import writing_told
 from swift_core.saving import args_for
 from swift_core.trainer import SwiftTrainer
 
@@ -31,7 +32,11 @@ def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run:
     checkpoint = _checkpoint_to_resume(args, resume) if resume is not None else None
     if args.core.dataset is None:
         raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
-    trainer = SwiftTrainer(args)
+    prepared = prepare_task(args)
+    # The library would make it, and fail without a sentence, only after the model is built.
+    with writing_told(args.output_folder):
+        args.output_folder.mkdir(parents=True, exist_ok=True)
+    trainer = SwiftTrainer(args, prepared=prepared)
     with trainer.recorded(checkpoint):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         try:
@@ -69,6 +74,10 @@ def _checkpoint_to_resume(args: TrainingArguments, resume: str) -> Path:
     return checkpoints[-1]
 
 
+_ONLY_TRAINING = frozenset({"eval_strategy", "eval_on_start", "load_best_model_at_end", "bf16", "fp16"})
+"""Options of a recorded run that say nothing of its model, and may not fit another machine or other data."""
+
+
 def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
     """The arguments of a run, with its trained model as the model.
 
@@ -77,22 +86,32 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
     """
     model = run.folder / "model"
     if not model.is_dir():
-        raise UserError(
-            f"{run.folder}: the run is {run.state} and has no model/; finish it with "
-            f"`swift train RUN.yaml --resume {run.folder}`"
-        )
+        remedy = f"finish it with `swift train RUN.yaml --resume {run.folder}`"
+        if run.state in ("finished", "running"):
+            remedy = "wait for its end" if run.state == "running" else "somebody removed it; train again"
+        raise UserError(f"{run.folder}: the run is {run.state} and has no model/; {remedy}")
     # What was kept out of the record can't be given back; a token is not part of what was trained.
-    options = {name: value for name, value in run.record["options"].items() if value != HIDDEN}
+    options = {
+        name: value
+        for name, value in run.record["options"].items()
+        if value != HIDDEN and name not in _ONLY_TRAINING
+    }
     options["task_type"] = run.record["task_type"]
     args = TrainingArguments.from_record(options, overrides)
     return args_for(model, args)
 
 
 def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float]:
-    """Measure the model of a run; the figures go into its record."""
+    """Measure the model of a run.
+
+    The figures go into its record, unless ``overrides`` make them those of other data or settings.
+    """
     run = Run.open(folder)
     args = open_trained(run, overrides)
-    return SwiftTrainer(args, prepared=prepare_for_evaluation(args), run=run).evaluate()
+    trainer = SwiftTrainer(args, prepared=prepare_for_evaluation(args), run=run)
+    if overrides:
+        trainer.run = None
+    return trainer.evaluate()
 
 
 def export_run(folder: Path, format: str, overrides: Sequence[str] = ()) -> Path:

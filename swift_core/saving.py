@@ -92,6 +92,12 @@ def check_reload(
     with without_progress_bars():
         copy = reload_model(folder, runtime, args).eval()
     before, after = _weights(model), _weights(copy)
+    broken = sorted(name for name, weight in before.items() if not weight.isfinite().all())
+    if broken:
+        raise SwiftError(
+            f"{folder}: {len(broken)} weights are not finite (NaN or infinite; {', '.join(broken[:3])}): "
+            "training diverged. Lower learning_rate, or set warmup_steps or max_grad_norm"
+        )
     lost = sorted(before.keys() ^ after.keys())
     changed = [n for n in before.keys() & after.keys() if not torch.equal(before[n], after[n])]
     if lost or changed:

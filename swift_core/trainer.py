@@ -18,12 +18,13 @@ from transformers.trainer_utils import SaveStrategy
 from swift_core.arguments import TrainingArguments
 from swift_core.batching import CountingCollator
 from swift_core.console import ConsoleCallback, Throughput
-from swift_core.errors import UserError
+from swift_core.errors import UserError, did_you_mean, listed
 from swift_core.exports import export_faults, write_export
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
 from swift_core.saving import check_reload, finish_saved_folder, reload_model, swap_folder
+from swift_core.strategy import check_strategy, use_one_gpu_per_process
 from swift_core.tracking import RunRecorder
 
 if TYPE_CHECKING:
@@ -74,20 +75,32 @@ class SwiftTrainer(transformers.Trainer):
         self.run = run
         self.throughput = Throughput()
         self._loss_metrics: dict[str, list[Any]] = {}
-        _one_gpu_per_process(args)
+        use_one_gpu_per_process(args.trainer)
         # The library sets the seed when it starts, which is after heads and adapters got their first values.
         transformers.set_seed(args.trainer.seed)
+        model = reload_model(run.model, self.runtime, args) if run else self.runtime.make_model(args=args)
+        self._start_library(model, args.in_folder(run.folder if run else args.output_folder), callbacks)
+        if run is not None:
+            self.state.global_step = int(run.record["metrics"].get("train_steps") or 0)
+
+    def _start_library(
+        self, model: nn.Module, args: TrainingArguments, callbacks: Sequence[TrainerCallback]
+    ) -> None:
         saver = self.collator if hasattr(self.collator, "save_pretrained") else None
-        super().__init__(
-            model=reload_model(run.model, self.runtime, args) if run else self.runtime.make_model(args=args),
-            args=args.in_folder(run.folder if run else args.output_folder).trainer,
-            data_collator=CountingCollator(self.collator),
-            train_dataset=self.train_data and self.train_data.features,
-            # Only tells the library that there is something to evaluate; evaluate() below looks at the data.
-            eval_dataset=() if self._has_evaluation else None,
-            processing_class=saver,  # type: ignore[arg-type]  # it is only asked to save_pretrained
-            callbacks=[*callbacks, self.throughput, ConsoleCallback(self)],
-        )
+        try:
+            super().__init__(
+                model=model,
+                args=args.trainer,
+                data_collator=CountingCollator(self.collator),
+                train_dataset=self.train_data and self.train_data.features,
+                # Only says that there is something to evaluate; evaluate() below looks at the data.
+                eval_dataset=() if self._has_evaluation else None,
+                processing_class=saver,  # type: ignore[arg-type]  # it is only asked to save_pretrained
+                callbacks=[*callbacks, self.throughput, ConsoleCallback(self)],
+            )
+        except ValueError as error:
+            raise UserError(" ".join(str(error).split())) from error
+        check_strategy(self.args, self.accelerator.distributed_type)
         # Versions before loss_is_scaled_for_ga look at this one.
         self.model_accepts_loss_kwargs = True
         self.remove_callback(ProgressCallback)
@@ -121,6 +134,7 @@ class SwiftTrainer(transformers.Trainer):
         with self.recorded(checkpoint):
             output = super().train(str(checkpoint) if checkpoint else None, trial, ignore_keys_for_eval)
             self.save_model()
+            self._note_metrics({**output.metrics, "train_steps": self.state.global_step})
         return output
 
     @contextmanager
@@ -259,9 +273,23 @@ class SwiftTrainer(transformers.Trainer):
         self._write_tables(evaluation.tables)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._note_metrics(metrics)
+        return metrics
+
+    def _note_metrics(self, metrics: Mapping[str, float]) -> None:
         if self.run is not None:
             self.run.update(metrics={**self.run.record["metrics"], **metrics})
-        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        try:
+            return super()._determine_best_metric(metrics, trial)
+        except KeyError as error:
+            names = [name.removeprefix("eval_") for name in metrics]
+            wanted = str(self.args.metric_for_best_model)
+            raise UserError(
+                f"metric_for_best_model: the evaluation gave no '{wanted}'.{did_you_mean(wanted, names)} "
+                f"It gave {listed(names)}"
+            ) from error
 
     def shown_options(self) -> dict[str, Any]:
         """The options that differ from their defaults, without what the head of a run says anyway."""
@@ -394,13 +422,3 @@ def new_run(args: TrainingArguments) -> Run:
         options=args.given,
         packages=packages,
     )
-
-
-def _one_gpu_per_process(args: TrainingArguments) -> None:
-    if args.trainer.n_gpu > 1:
-        # DataParallel would scatter batches that it does not understand.
-        args.trainer._n_gpu = 1
-        print(
-            f"{torch.cuda.device_count()} GPUs are visible and one is used; start with "
-            "`accelerate launch --multi_gpu -m swift_core train ...` to use all"
-        )

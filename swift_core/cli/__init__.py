@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
-from swift_core.errors import SwiftError, UserError, did_you_mean, listed
+from swift_core.errors import PluginError, SwiftError, UserError, did_you_mean, listed
 
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
@@ -28,6 +28,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # argparse counts what may be left out (nargs="*") among what is missing.
         message = message.replace(", option=value", "")
+        if "required: RUN.yaml" in message:
+            message += " (it comes first, before --resume and other flags)"
         self.exit(_EXIT_USAGE, f"swift: {message}\nTry: {self.prog} --help\n")
 
 
@@ -39,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="swift", description="Fine-tune models; every task type is a package.", epilog=_plugin_commands()
     )
     parser.add_argument("--version", action="version", version=f"swift-core {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Not required: argparse would ask for a command where a flag is unknown.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_work(commands)
     _add_show(commands)
     return parser
@@ -117,9 +120,16 @@ def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command and not command.startswith("-") and command not in _HANDLERS:
         return _plugin_command(command)(arguments[1:])
-    parsed, unknown = build_parser().parse_known_args(arguments)
+    parser = build_parser()
+    parsed, unknown = parser.parse_known_args(arguments)
+    if hasattr(parsed, "options"):
+        # argparse takes positionals only up to the first flag: `--format hf seed=3` leaves seed=3 behind.
+        parsed.options += [text for text in unknown if "=" in text and not text.startswith("-")]
+        unknown = [text for text in unknown if "=" not in text or text.startswith("-")]
     if unknown:
-        raise UserError(*(_unknown_flag(flag) for flag in unknown if flag.startswith("-") or "=" not in flag))
+        raise UserError(*_unknown_arguments(unknown, takes_options=hasattr(parsed, "options")))
+    if parsed.command is None:
+        parser.error("expected a command")
     module, _, name = _HANDLERS[parsed.command].partition(":")
     handler: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
     return handler(parsed)
@@ -135,6 +145,11 @@ def _plugin_command(command: str) -> Callable[[list[str]], int]:
         )
     if claims:
         function: Callable[[list[str]], int] = load_object(claims[0].entry_point.value, claims[0])
+        if not callable(function):
+            raise PluginError(
+                f"package {claims[0].package} {claims[0].version}: "
+                f"{claims[0].entry_point.value} is no function"
+            )
         return function
     known = [*_HANDLERS, *(c.name for c in find_claims(COMMAND_GROUP))]
     raise UserError(
@@ -142,6 +157,16 @@ def _plugin_command(command: str) -> Callable[[list[str]], int]:
     )
 
 
-def _unknown_flag(flag: str) -> str:
-    name = flag.lstrip("-").partition("=")[0].replace("-", "_")
-    return f"unknown argument {flag}; options of a run are written as {name}=value, without dashes"
+def _unknown_arguments(unknown: Sequence[str], *, takes_options: bool) -> Iterator[str]:
+    """One sentence for each; a flag and the word after it are taken together, as they were meant."""
+    left = list(unknown)
+    while left:
+        text = left.pop(0)
+        if not takes_options or not text.startswith("--"):
+            yield f"unknown argument {text}"
+            continue
+        name, sign, value = text.removeprefix("--").partition("=")
+        if not sign and left and not left[0].startswith("--"):
+            value = left.pop(0)
+        option = f"{name.replace('-', '_')}={value or 'value'}"
+        yield f"unknown argument --{name}; options of a run are written without dashes: {option}"

@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from swift_core.arguments import task_options
 from swift_core.core_options import CoreOptions
 from swift_core.errors import PluginError
 from swift_core.options import Option, options_of
-from swift_core.registry import COMMAND_GROUP, Claim, fault_of, find_claims, find_task, load_object, load_spec
+from swift_core.registry import COMMAND_GROUP, Claim, fault_of, find_claims, find_task, load_spec
 from swift_core.spec import TaskSpec
 
 
@@ -117,8 +118,7 @@ def _options(claim: Claim, spec: TaskSpec, *, everything: bool) -> list[Option]:
 
         found: Iterable[Option] = known_options(claim).values()
         return sorted(found, key=lambda option: ("task", "core", "trainer").index(option.group))
-    own = options_of(load_object(spec.options, claim), "task") if spec.options else {}
-    return [*own.values(), *options_of(CoreOptions, "core").values()]
+    return [*task_options(claim, spec).values(), *options_of(CoreOptions, "core").values()]
 
 
 def _as_json(claim: Claim, spec: TaskSpec, options: Iterable[Option]) -> dict[str, Any]:

@@ -6,13 +6,17 @@ import argparse
 import contextlib
 import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import SwiftError, UserError
+
+if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
 
 
 def train(parsed: argparse.Namespace) -> int:
@@ -25,10 +29,29 @@ def train(parsed: argparse.Namespace) -> int:
         from swift_core import runner
         from swift_core.arguments import TrainingArguments
 
-        run = runner.train_run(TrainingArguments.from_file(parsed.run_file, overrides), resume=resume)
+        args = TrainingArguments.from_file(parsed.run_file, overrides)
+        try:
+            run = runner.train_run(args, resume=resume)
+        except KeyboardInterrupt:
+            _say_how_to_go_on(parsed.run_file, args)
+            raise
         result = runner.describe_result(run)
     _finish(parsed, result, lambda: print(f"finished  {run.folder}"))
     return 0
+
+
+def _say_how_to_go_on(run_file: str, args: TrainingArguments) -> None:
+    from swift_core.runs.record import list_runs
+
+    mine = [run for run in list_runs(args.output_folder) if run.record["sessions"][-1]["pid"] == os.getpid()]
+    if not mine or mine[0].state != "interrupted":
+        return
+    checkpoints = mine[0].checkpoints()
+    if checkpoints:
+        what = f"go on from {checkpoints[-1].name} with: swift train {run_file} --resume {mine[0].folder}"
+    else:
+        what = f"no checkpoint was written yet (save_steps={args.save_steps}), so it can't be gone on with"
+    print(f"swift: {mine[0].folder} was interrupted; {what}", file=sys.stderr)
 
 
 def check(parsed: argparse.Namespace) -> int:
@@ -99,23 +122,41 @@ def _named_failures() -> Iterator[None]:
     except (SwiftError, KeyboardInterrupt):
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SwiftError(
-                f"the disk is full ({error.filename or 'while writing'}); free some space, then "
-                "go on with --resume"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS):
-            raise UserError(
-                f"{error.filename}: no permission; choose another output_dir or cache_dir"
-            ) from error
-        raise _unexpected(error) from error
+        raise _of_the_system(error) or _unexpected(error) from error
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
-            raise SwiftError(
-                "the device's memory is full; lower per_device_train_batch_size (and raise "
-                "gradient_accumulation_steps), max_length, or use use_lora=true"
-            ) from error
-        raise _unexpected(error) from error
+        raise _of_a_library(error) or _unexpected(error) from error
+
+
+def _of_the_system(error: OSError) -> SwiftError | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SwiftError(
+            f"the disk is full ({error.filename or 'while writing'}); free some space, then "
+            "go on with --resume"
+        )
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return UserError(f"{error.filename}: no permission; choose another output_dir or cache_dir")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return UserError(f"{error.filename}: expected a folder, found a file in its way; move it")
+    return _of_a_library(error)
+
+
+def _of_a_library(error: Exception) -> SwiftError | None:
+    reason = " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError":
+        return SwiftError(
+            "the device's memory is full; lower per_device_train_batch_size (and raise "
+            "gradient_accumulation_steps), max_length, or use use_lora=true"
+        )
+    if isinstance(error, ModuleNotFoundError) or "pip install" in reason:
+        return UserError(f"a package that an option needs is not installed: {reason}")
+    if type(error).__name__ == "SafetensorError":
+        return SwiftError(
+            f"a weights file is damaged ({reason}); if it is in the last checkpoint-N folder of the run, "
+            "remove that folder and go on from the one before with --resume"
+        )
+    if type(error).__module__.partition(".")[0] in ("httpx", "huggingface_hub"):
+        return SwiftError(f"the hub can't be used: {reason}; an option such as push_to_hub asked for it")
+    return None
 
 
 def _unexpected(error: BaseException) -> SwiftError:

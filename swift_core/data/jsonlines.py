@@ -61,7 +61,7 @@ def read_json_lines(path: Path, name: str, faults: Faults) -> Iterator[Row]:
         if not raw.strip() or (text := decoded(raw, where, faults)) is None or not text.strip():
             continue
         try:
-            value = _DECODER.decode(text)
+            value = _DECODER.decode(text.rstrip())
         except (ValueError, RecursionError) as error:
             faults.add(f"{where}: {_problem(error)}")
             continue

@@ -1,0 +1,33 @@
+"""How a run is spread over devices is the library's business; that it is done as asked is ours."""
+
+from __future__ import annotations
+
+import torch
+import transformers
+from accelerate.utils import DistributedType
+
+from swift_core.errors import UserError
+
+
+def use_one_gpu_per_process(args: transformers.TrainingArguments) -> None:
+    """Keep the library from wrapping the model in DataParallel, which would scatter batches it can't read."""
+    if args.n_gpu > 1:
+        args._n_gpu = 1
+        print(
+            f"{torch.cuda.device_count()} GPUs are visible and one is used; start with "
+            "`accelerate launch --multi_gpu -m swift_core train ...` to use all"
+        )
+
+
+def check_strategy(args: transformers.TrainingArguments, found: DistributedType) -> None:
+    """Refuse to train otherwise than was asked for: on a CPU the library turns FSDP into DDP in silence.
+
+    Raises:
+        UserError: it would.
+    """
+    for option, wanted in (("fsdp", DistributedType.FSDP), ("deepspeed", DistributedType.DEEPSPEED)):
+        if getattr(args, option) and found != wanted:
+            raise UserError(
+                f"{option}: expected to train with {wanted.value}, but on this device the library would use "
+                f"{found.value}; remove {option}, or train where it is supported"
+            )
