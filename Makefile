@@ -12,7 +12,8 @@ demo: .venv/.demo
 	$(BIN)/python plugins/swift-embedding/examples/cmrc2018/demo.py
 
 test: .venv/.test lint
-	$(BIN)/python -m pytest
+	@# One thread: the models of the tests are tiny, and threads that wait for each other cost more than they give.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: .venv/.test
 	$(BIN)/ruff check $(SOURCES)
