@@ -181,6 +181,11 @@ class TrainingArguments:
         return {**loop, **dataclasses.asdict(self.core), **task}
 
     @property
+    def shows_progress(self) -> bool:
+        """Whether long work may show a bar. The library's own default turns it off with quiet logs."""
+        return not self.given.get("disable_tqdm", False)
+
+    @property
     def output_folder(self) -> Path:
         """Where the folders of all runs go."""
         return Path(str(self.trainer.output_dir))

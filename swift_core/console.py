@@ -53,7 +53,7 @@ class ConsoleCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         print("\n".join(head_lines(self._trainer)), flush=True)
-        if sys.stderr.isatty() and not args.disable_tqdm:
+        if sys.stderr.isatty() and self._trainer.options.shows_progress:
             from tqdm import tqdm
 
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", leave=False)

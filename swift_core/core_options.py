@@ -103,4 +103,4 @@ TRAINER_LIMITS: dict[str, Any] = {
     "output_dir": Annotated[str, MinLen(1)],
     "log_level": Literal["detail", "debug", "info", "warning", "error", "critical", "passive"],
 }
-"""Narrower types for options of ``transformers.TrainingArguments``, which fails on the rest later or ignores it."""
+"""Narrower types for options of the library, which fails on the rest later, or ignores it."""

@@ -274,26 +274,25 @@ def add_lora(model: PreTrainedModel, args: TrainingArguments) -> Any:
         lora_dropout=core.lora_dropout,
         target_modules=core.lora_target_modules,
     )
+    # peft is content when one of several names fits.
+    names = [f".{name}" for name, _ in model.named_modules()]
+    targets = core.lora_target_modules if isinstance(core.lora_target_modules, list) else []
+    unfit = [target for target in targets if not any(name.endswith(f".{target}") for name in names)]
+    if unfit:
+        raise UserError(_unfit_targets(model, unfit))
     try:
-        _refuse_unknown_targets(model, core.lora_target_modules)
         with _known_warnings_of_peft():
             return get_peft_model(model, config)
     except (ValueError, re.error) as error:
-        linear = sorted(
-            {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-        )
-        raise UserError(
-            f"lora_target_modules: {core.lora_target_modules!r} fits no module of the model; its linear "
-            f"modules are {', '.join(linear)}"
-        ) from error
+        raise UserError(_unfit_targets(model, core.lora_target_modules)) from error
 
 
-def _refuse_unknown_targets(model: PreTrainedModel, targets: str | list[str]) -> None:
-    # peft is content when one of the names fits.
-    names = [f".{name}" for name, _ in model.named_modules()]
-    for target in targets if isinstance(targets, list) else ():
-        if not any(name.endswith(f".{target}") for name in names):
-            raise ValueError(target)
+def _unfit_targets(model: PreTrainedModel, targets: str | list[str]) -> str:
+    linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    return (
+        f"lora_target_modules: {targets!r} fits no module of the model; its linear modules are "
+        f"{', '.join(sorted(linear))}"
+    )
 
 
 def merge_adapter(model: Any) -> Any:

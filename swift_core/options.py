@@ -137,10 +137,14 @@ def _words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     words = _TYPE_WORDS.get(str(schema.get("type")), "a value")
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
+    bounds = [f"{sign} {_bound(schema[key])}" for key, sign in _BOUNDS.items() if key in schema]
     if schema.get("type") == "array" and schema.get("items"):
         words += f" (each {_words(schema['items'])})"
     return f"{words} {' and '.join(bounds)}".strip()
+
+
+def _bound(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _shown(value: Any) -> str:

@@ -125,7 +125,7 @@ def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: st
     # One process fills the cache, the others read it.
     with args.trainer.main_process_first(desc="tokenising"):
         return encode_data(
-            data, collator, key=key, cache_dir=cache_dir, progress=not args.trainer.disable_tqdm
+            data, collator, key=key, cache_dir=cache_dir, progress=args.shows_progress
         )
 
 

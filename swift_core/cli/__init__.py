@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from swift_core.errors import PluginError, SwiftError, UserError, did_you_mean, listed
 
+_EXIT_FAILED = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
 
@@ -103,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 failed, 2 a mistake, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
     except SwiftError as error:
         print(f"swift: {error}", file=sys.stderr)
         return error.exit_code
@@ -114,6 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away, as `head` does.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"swift: the output can't be written: {error.strerror}", file=sys.stderr)
+        # What is left in the buffer can't be written either, and must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_FAILED
 
 
 def _dispatch(arguments: list[str]) -> int:

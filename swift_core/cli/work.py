@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -33,14 +34,14 @@ def train(parsed: argparse.Namespace) -> int:
         try:
             run = runner.train_run(args, resume=resume)
         except KeyboardInterrupt:
-            _say_how_to_go_on(parsed.run_file, args)
+            _say_how_to_go_on(["swift", "train", parsed.run_file, *overrides], args)
             raise
         result = runner.describe_result(run)
     _finish(parsed, result, lambda: print(f"finished  {run.folder}"))
     return 0
 
 
-def _say_how_to_go_on(run_file: str, args: TrainingArguments) -> None:
+def _say_how_to_go_on(command: list[str], args: TrainingArguments) -> None:
     from swift_core.runs.record import list_runs
 
     mine = [run for run in list_runs(args.output_folder) if run.record["sessions"][-1]["pid"] == os.getpid()]
@@ -48,7 +49,8 @@ def _say_how_to_go_on(run_file: str, args: TrainingArguments) -> None:
         return
     checkpoints = mine[0].checkpoints()
     if checkpoints:
-        what = f"go on from {checkpoints[-1].name} with: swift train {run_file} --resume {mine[0].folder}"
+        again = shlex.join([*command, "--resume", str(mine[0].folder)])
+        what = f"go on from {checkpoints[-1].name} with: {again}"
     else:
         what = f"no checkpoint was written yet (save_steps={args.save_steps}), so it can't be gone on with"
     print(f"swift: {mine[0].folder} was interrupted; {what}", file=sys.stderr)

@@ -71,7 +71,7 @@ def evaluate(
         retrieval,
         _encoder(model, collator),
         {*args.task.eval_k, 10, 100},
-        progress=not args.trainer.disable_tqdm,
+        progress=args.shows_progress,
     )
     return Evaluation(metrics, {"per_query": rows})
 
