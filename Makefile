@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PLUGINS := plugins/swift-embedding
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e $(plugin))
-SOURCES := swift_core plugins tests benchmarks
+SOURCES := swift_core plugins tests benchmarks docs
 
 .PHONY: demo test lint clean
 

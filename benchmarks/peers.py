@@ -64,7 +64,8 @@ def _loop_options(work: Workload, folder: Path) -> dict[str, Any]:
 
 
 class _PeerTrainer(RecordsLoss, SentenceTransformerTrainer):
-    pass
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """No model card: it draws examples, with a bar on the terminal, before anything is timed."""
 
 
 class Peer:

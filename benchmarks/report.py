@@ -10,9 +10,7 @@ from benchmarks.workload import Workload
 _MEGABYTE = 1e6
 
 
-def table(
-    peer: Figures, swift: Figures, work: Workload, warmup_steps: int
-) -> tuple[list[str], float]:
+def table(peer: Figures, swift: Figures, work: Workload, warmup_steps: int) -> tuple[list[str], float]:
     """Lines of a Markdown table, and the largest difference of the losses."""
     tokens = sum(work.tokens[warmup_steps:])
     difference = largest_difference(swift.losses, peer.losses)
@@ -43,17 +41,15 @@ def table(
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines += [
         "",
-        f"Speeds: training steps only, medians of {len(swift.steps)} repeats in turns; the ratio is the median "
-        "of the pairs' ratios.",
-        "Memory: peak of torch's CPU allocator over the first two steps, gradients and AdamW's state included.",
+        f"Speeds: training steps only, medians of {len(swift.steps)} repeats in turns; the ratio is the "
+        "median of the pairs' ratios.",
+        "Memory: peak of torch's CPU allocator over the first two steps, with gradients and AdamW's state.",
         f"Largest difference of the loss over {len(swift.losses)} steps: {difference:.2e}",
     ]
     return lines, difference
 
 
-def _speeds(
-    unit: str, theirs: list[float], mine: list[float], tokens: int
-) -> tuple[str, str, str, str]:
+def _speeds(unit: str, theirs: list[float], mine: list[float], tokens: int) -> tuple[str, str, str, str]:
     return (
         f"useful tokens per {unit}",
         f"{tokens / _median(theirs):,.0f}",

@@ -65,7 +65,7 @@ def distinct_batches(
     peer does neither. Only without doubles are the two losses one formula.
     """
     waiting = deque((row, _texts(row, tokens_of)) for row in rows)
-    batches = []
+    batches: list[list[Row]] = []
     while True:
         batch: list[Row] = []
         seen: set[Any] = set()

@@ -18,12 +18,25 @@ from swift_core.spec import TaskSpec
 if TYPE_CHECKING:
     import transformers
 
-_MANAGED = {
+WITHOUT_EFFECT = {
     "remove_unused_columns": "the task's collator decides which columns are used",
     "resume_from_checkpoint": "write `swift train --resume`, or trainer.train(resume_from_checkpoint=...)",
     "label_names": "the task's compute_loss reads the batch itself",
     "label_smoothing_factor": "the task's own loss is used; look for an option of the task",
-    "prediction_loss_only": "the task's evaluate hook decides what is computed",
+    **dict.fromkeys(
+        (
+            "prediction_loss_only",
+            "eval_accumulation_steps",
+            "eval_do_concat_batches",
+            "eval_use_gather_object",
+            "batch_eval_metrics",
+            "include_for_metrics",
+        ),
+        "the task's evaluate hook decides what is computed, and how",
+    ),
+    **dict.fromkeys(
+        ("do_train", "do_eval", "do_predict"), "the command, or the method that is called, says what to do"
+    ),
 }
 """Options of the library that would be accepted and do nothing here, with what to do instead."""
 
@@ -96,7 +109,9 @@ class TrainingArguments:
         self.sources = dict(places)
         known = known_options(self.claim)
         faults = find_faults(given, known)
-        faults.update({n: f"{n}: has no effect here: {_MANAGED[n]}" for n in given if n in _MANAGED})
+        faults.update(
+            {n: f"{n}: has no effect here: {WITHOUT_EFFECT[n]}" for n in given if n in WITHOUT_EFFECT}
+        )
         values = {**CORE_DEFAULTS, **self.spec.defaults, **given}
         parts = {
             group: {
@@ -108,7 +123,7 @@ class TrainingArguments:
         self.core = self._build(CoreOptions, parts["core"], faults)
         self.task: Any = self._build(_task_class(self.claim, self.spec), parts["task"], faults)
         self.trainer = self._build_trainer(parts["trainer"], faults)
-        _check_exports(self.core, self.spec, faults)
+        _check_exports(parts["core"].get("export_formats", ()), self.spec, faults)
         if faults:
             order = [*(name for name in given if name in faults), *(n for n in faults if n not in given)]
             raise UserError(*(f"{places[n]}: {faults[n]}" if n in places else faults[n] for n in order))
@@ -303,10 +318,10 @@ def _fitting(text: str, option: Option | None) -> Any:
     return value
 
 
-def _check_exports(core: CoreOptions | None, spec: TaskSpec, faults: dict[str, str]) -> None:
+def _check_exports(formats: Sequence[str], spec: TaskSpec, faults: dict[str, str]) -> None:
     from swift_core.exports import export_faults
 
-    for name in core.export_formats if core is not None else ():
+    for name in formats:
         fault = export_faults(name, spec)
         if fault:
             faults["export_formats"] = f"export_formats: {fault}"

@@ -67,7 +67,7 @@ def write_export(target: Path, name: str, trainer: SwiftTrainer) -> dict[str, An
             "label": run.record["label"],
             "task_type": run.record["task_type"],
             "run_id": run.id,
-            "base_model": trainer.options.core.model_name_or_path,
+            "base_model": run.record["options"].get("model_name_or_path"),
             "packages": run.record["packages"],
             "data": run.record["data"],
             **details,

@@ -58,8 +58,9 @@ class Collator(Protocol):
     """What ``make_collator`` returns. It is pickled to DataLoader workers.
 
     Two more methods are called where a collator has them: ``save_pretrained(folder)`` writes beside saved
-    weights what a reload needs (the tokenizer, at least), and ``check(data)`` looks at encoded training data
-    as a whole and raises a ``UserError`` when it can't be learned from.
+    weights what a reload needs (the tokenizer, at least), and ``check(data, args)`` looks, before a model
+    is built, at encoded training data as a whole and at files that options of the task name; it raises a
+    ``UserError`` when they can't be used.
     """
 
     def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:

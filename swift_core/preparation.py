@@ -44,10 +44,12 @@ def prepare_task(
     eval_dataset: DataInput = None,
     *,
     extensions: Sequence[object] = (),
+    check: bool = True,
 ) -> Preparation:
     """Load the hooks, check every row, tokenise once.
 
-    The data sets given win over those that the options name.
+    The data sets given win over those that the options name. Without ``check`` the task is not asked
+    whether it can train on them.
 
     Raises:
         UserError: the plugin, the options or the data can't be used.
@@ -65,8 +67,8 @@ def prepare_task(
     evaluation = _encode(evaluation, args, collator, key) if evaluation is not None else None
     if train is not None:
         _check_loop(args, train, evaluation)
-    if train is not None and hasattr(collator, "check"):
-        collator.check(train)
+    if check and train is not None and hasattr(collator, "check"):
+        collator.check(train, args)
     return Preparation(runtime, collator, train, evaluation)
 
 
@@ -91,18 +93,18 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
 
 def prepare_for_evaluation(args: TrainingArguments) -> Preparation:
     """The same without training data, unless the evaluation data is a part of it."""
-    if args.core.eval_split is not None:
-        return prepare_task(args)
-    return prepare_task(args.replace(dataset=None))
+    if args.core.eval_split is None:
+        args = args.replace(dataset=None)
+    return prepare_task(args, check=False)
 
 
 def prepare_for_export(args: TrainingArguments) -> Preparation:
     """The same without evaluation data; training data that is no longer there is told and left out."""
-    args = args.replace(eval_dataset=None, eval_split=None)
+    args = args.replace(eval_dataset=None)
     try:
-        return prepare_task(args)
+        return prepare_task(args, check=False)
     except UserError as error:
-        without = prepare_task(args.replace(dataset=None))
+        without = prepare_task(args.replace(dataset=None), check=False)
         print(f"the training data is not at hand: {error.faults[0]}")
         return without
 
@@ -124,9 +126,7 @@ def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: st
     cache_dir = Path(args.core.cache_dir).expanduser() if args.core.cache_dir else None
     # One process fills the cache, the others read it.
     with args.trainer.main_process_first(desc="tokenising"):
-        return encode_data(
-            data, collator, key=key, cache_dir=cache_dir, progress=args.shows_progress
-        )
+        return encode_data(data, collator, key=key, cache_dir=cache_dir, progress=args.shows_progress)
 
 
 def encoding_key(args: TrainingArguments, collator: Collator) -> str:

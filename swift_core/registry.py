@@ -6,10 +6,14 @@ package harms nobody but those who ask for it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import cached_property
+from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 from typing import Any
 
 from swift_core.errors import PluginError, UserError, did_you_mean, listed
@@ -34,17 +38,22 @@ class Claim:
     name: str
     entry_point: EntryPoint
 
-    @property
+    @cached_property
     def package(self) -> str:
-        """Name of the distribution, or the module when an entry point has no distribution."""
-        dist = self.entry_point.dist
-        return dist.name if dist else self.entry_point.module
+        """Name of the distribution, or the module's when its metadata does not tell."""
+        return self._metadata("Name") or self.entry_point.module
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Version of the distribution."""
+        return self._metadata("Version") or "unknown"
+
+    def _metadata(self, field: str) -> str | None:
         dist = self.entry_point.dist
-        return dist.version if dist else "unknown"
+        try:
+            return dist.metadata[field] if dist and field in dist.metadata else None
+        except (OSError, ValueError):  # metadata that is missing or not UTF-8
+            return None
 
     @property
     def qualified_name(self) -> str:
@@ -54,8 +63,28 @@ class Claim:
 
 def find_claims(group: str = TASK_GROUP) -> list[Claim]:
     """All claims of installed packages on names of ``group``, sorted by name and package."""
-    claims = [Claim(entry.name, entry) for entry in entry_points(group=group)]
-    return sorted(claims, key=lambda claim: (claim.name, claim.package))
+    found: dict[tuple[str, str], Claim] = {}
+    for distribution in distributions():
+        for entry in _entry_points(distribution) or ():
+            if entry.group == group:
+                claim = Claim(entry.name, entry)
+                # A package may be on the path twice; the first one is what Python imports.
+                found.setdefault((claim.name, claim.package), claim)
+    return sorted(found.values(), key=lambda claim: (claim.name, claim.package))
+
+
+def find_unreadable() -> list[str]:
+    """Packages whose entry points can't be read, by the names of their metadata folders."""
+    unreadable = [d for d in distributions() if _entry_points(d) is None]
+    return [Path(str(getattr(d, "_path", d.locate_file("")))).name for d in unreadable]
+
+
+def _entry_points(distribution: Distribution) -> Iterable[EntryPoint] | None:
+    # importlib.metadata.entry_points() would let one package's broken file end every command.
+    try:
+        return list(distribution.entry_points)
+    except Exception:  # whatever its parser says of what it finds
+        return None
 
 
 def fault_of(claim: Claim, claims: Iterable[Claim]) -> str | None:
@@ -116,7 +145,9 @@ def load_spec(claim: Claim) -> TaskSpec:
     """
     who = f"package {claim.package} {claim.version}, task type '{claim.name}'"
     try:
-        spec = claim.entry_point.load()
+        # What a plugin prints while it is imported must not end up in JSON on stdout.
+        with contextlib.redirect_stdout(sys.stderr):
+            spec = claim.entry_point.load()
     except (Exception, SystemExit) as error:  # a plugin may fail in any way; it must harm nobody else
         raise PluginError(
             f"{who}: {claim.entry_point.value} can't be loaded ({_in_one_line(error)}); "
@@ -141,7 +172,8 @@ def load_object(path: str, claim: Claim) -> Any:
     """
     module_name, _, attribute = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        with contextlib.redirect_stdout(sys.stderr):
+            module = importlib.import_module(module_name)
         return getattr(module, attribute) if attribute else module
     except (Exception, SystemExit) as error:  # see load_spec
         raise PluginError(

@@ -20,6 +20,7 @@ from swift_core.batching import CountingCollator
 from swift_core.console import ConsoleCallback, Throughput
 from swift_core.errors import UserError, did_you_mean, listed
 from swift_core.exports import export_faults, write_export
+from swift_core.models import without_progress_bars
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
@@ -390,7 +391,8 @@ class SwiftTrainer(transformers.Trainer):
         return target
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
+        with without_progress_bars():
+            super()._save(output_dir, state_dict)
         if self.args.should_save and output_dir is not None:
             finish_saved_folder(Path(output_dir), self.options)
 

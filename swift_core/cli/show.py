@@ -11,7 +11,15 @@ from swift_core.arguments import task_options
 from swift_core.core_options import CoreOptions
 from swift_core.errors import PluginError
 from swift_core.options import Option, options_of
-from swift_core.registry import COMMAND_GROUP, Claim, fault_of, find_claims, find_task, load_spec
+from swift_core.registry import (
+    COMMAND_GROUP,
+    Claim,
+    fault_of,
+    find_claims,
+    find_task,
+    find_unreadable,
+    load_spec,
+)
 from swift_core.spec import TaskSpec
 
 
@@ -67,6 +75,9 @@ def plugins(parsed: argparse.Namespace) -> int:
                 "fault": None,
             }
         )
+    fault = "its entry_points.txt can't be read; install it again or remove it"
+    for name in find_unreadable():
+        rows.append({"package": name, "version": None, "provides": None, "fault": fault})
     if parsed.json:
         print(json.dumps(rows, ensure_ascii=False))
     elif not rows:

@@ -156,7 +156,7 @@ def _of_a_library(error: Exception) -> SwiftError | None:
             f"a weights file is damaged ({reason}); if it is in the last checkpoint-N folder of the run, "
             "remove that folder and go on from the one before with --resume"
         )
-    if type(error).__module__.partition(".")[0] in ("httpx", "huggingface_hub"):
+    if type(error).__module__.startswith(("httpx", "huggingface_hub", "requests.")):
         return SwiftError(f"the hub can't be used: {reason}; an option such as push_to_hub asked for it")
     return None
 

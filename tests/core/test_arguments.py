@@ -48,7 +48,7 @@ def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path):
         TrainingArguments.from_file(run)
     expected = [
         (2, "there is no option 'modl_name_or_path'. Did you mean 'model_name_or_path'?"),
-        (3, "learning_rate: expected a number, found '2e-5' (text)"),
+        (3, "learning_rate: expected a number >= 0, found '2e-5' (text)"),
         (4, "temperature: expected a number > 0, found -1 (integer)"),
         (5, "pooling_method: expected one of cls, mean, lasttoken or null, found 'men' (text)"),
         (6, "max_length: expected an integer > 0 or null, found 12.5 (number)"),

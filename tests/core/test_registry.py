@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swift_core import PluginError, UserError
-from swift_core.registry import fault_of, find_claims, find_task, load_spec
+from swift_core.registry import fault_of, find_claims, find_task, find_unreadable, load_spec
 
 SPEC = """
 from swift_core import TaskSpec
@@ -78,7 +78,7 @@ def test_a_package_that_claims_one_of_our_names_harms_only_itself(install):
 def test_a_broken_spec_is_a_sentence_that_names_the_package(install, spec, message):
     task_package(install, "acme-broken", "ner", spec)
     task_package(install, "acme-fine", "fine")
-    with pytest.raises(PluginError, match="package acme-broken 1.0") as caught:
+    with pytest.raises(PluginError, match="package acme-broken") as caught:
         load_spec(find_task("ner"))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -89,3 +89,29 @@ def test_a_name_that_breaks_the_rule_is_refused(install):
     task_package(install, "acme-ner", "Legal_NER", SPEC.format(name="legal-ner", module="m"))
     with pytest.raises(PluginError, match="lower-case words joined by '-'"):
         find_task("Legal_NER")
+
+
+@pytest.mark.parametrize("content", [b"[swift.tasks]\nno equals sign here\n", b"\xff\xfe[swift.tasks]\n"])
+def test_unreadable_entry_points_harm_nobody_else(install, content):
+    task_package(install, "acme-fine", "fine")
+    site = install("acme-garbled", entry_points={})
+    (site / "acme_garbled-1.0.dist-info" / "entry_points.txt").write_bytes(content)
+    assert find_task("fine").package == "acme-fine"
+    assert find_unreadable() == ["acme_garbled-1.0.dist-info"]
+
+
+def test_metadata_without_a_name_or_in_another_encoding_still_gives_a_claim(install):
+    task_package(install, "acme-odd", "odd")
+    site = install("acme-odder", entry_points={"swift.tasks": {"odd": "acme_odder.spec:SPEC"}})
+    (site / "acme_odd-1.0.dist-info" / "METADATA").write_bytes(b"Name: \xff\n")
+    (site / "acme_odder-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
+    assert len([claim.package for claim in find_claims() if claim.name == "odd"]) == 2
+
+
+def test_a_package_that_exits_or_prints_on_import_disturbs_nobody(install, capsys):
+    task_package(install, "acme-exit", "leaver", "raise SystemExit(3)")
+    task_package(install, "acme-loud", "loud", "print('hello')\n" + SPEC.format(name="loud", module="m"))
+    with pytest.raises(PluginError, match="SystemExit: 3"):
+        load_spec(find_task("leaver"))
+    assert load_spec(find_task("loud")).name == "loud"
+    assert capsys.readouterr().out == ""

@@ -125,7 +125,7 @@ def test_a_child_takes_from_its_parent_what_it_does_not_implement(runtime_of):
 
 
 def test_a_circle_of_parents_is_refused(runtime_of):
-    with pytest.raises(PluginError, match="no installed package|circle"):
+    with pytest.raises(PluginError, match=r"no installed package|circle"):
         runtime_of("ouroboros", parent="ouroboros")
 
 

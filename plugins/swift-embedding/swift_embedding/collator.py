@@ -14,6 +14,7 @@ from swift_core.batching import pad_batch
 from swift_core.errors import UserError
 from swift_core.models import config_folder, load_tokenizer, position_limit, resolve_model
 from swift_embedding.pooling import PoolingMethod, default_pooling
+from swift_embedding.retrieval import load_retrieval, read_corpus
 from swift_embedding.st_folder import read_max_length, read_prompts, write_st_config
 
 if TYPE_CHECKING:
@@ -66,12 +67,20 @@ class EmbeddingCollator:
         cut = self.tokenizer(text, truncation=True, max_length=self.max_length, verbose=False)
         return cut["input_ids"], True
 
-    def check(self, data: TaskData) -> None:
-        """Refuse data that InfoNCE can't learn from.
+    def check(self, data: TaskData, args: TrainingArguments) -> None:
+        """Refuse data that InfoNCE can't learn from, and files that would fail after the training only.
 
         Raises:
-            UserError: some rows would have nothing to be contrasted with.
+            UserError: some rows would have nothing to be contrasted with; ``eval_retrieval`` or
+                ``export_corpus`` can't be read.
         """
+        self._refuse_nothing_to_contrast(data)
+        if args.task.eval_retrieval is not None:
+            load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
+        if args.task.export_corpus is not None:
+            read_corpus(Path(args.task.export_corpus))
+
+    def _refuse_nothing_to_contrast(self, data: TaskData) -> None:
         if self.contrast_batch and self.batch_size > 1 and len(data.records) > 1:
             return
         lonely = [n for n, texts in enumerate(data.records["negatives"], start=1) if not texts]

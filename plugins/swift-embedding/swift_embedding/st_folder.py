@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from swift_core.errors import SwiftError, UserError
-from swift_core.models import merge_adapter
+from swift_core.models import merge_adapter, without_progress_bars
 from swift_embedding.encoding import TextEncoder
 from swift_embedding.pooling import PoolingMethod, read_modules, read_pooling
 
@@ -140,7 +140,8 @@ def load_encoder(
     """
     from transformers import AutoModel, AutoTokenizer
 
-    model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+    with without_progress_bars():
+        model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     query_prompt, document_prompt = read_prompts(folder)
     return TextEncoder(

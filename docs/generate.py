@@ -1,0 +1,131 @@
+"""Writes the generated parts of the docs, so that they can't drift from the code.
+
+    python docs/generate.py --check    say which pages are stale (exit code 1)
+    python docs/generate.py --write    bring them up to date
+
+A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end of generated part -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from unittest import mock
+
+import transformers
+
+from swift_core.arguments import WITHOUT_EFFECT
+from swift_core.cli import build_parser
+from swift_core.core_options import CORE_DEFAULTS, CoreOptions
+from swift_core.options import Option, options_of
+from swift_embedding.options import EmbeddingOptions
+from swift_embedding.spec import SPEC
+
+DOCS = Path(__file__).parent
+_PART = re.compile(
+    r"(?P<head><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<tail><!-- end of generated part -->)", re.DOTALL
+)
+COMMANDS = ("train", "check", "evaluate", "export", "tasks", "describe", "plugins")
+
+
+def option_table(options: Iterable[Option]) -> str:
+    """A row for each option: name, type, default, help."""
+    rows = ["| option | type | default | what it does |", "| --- | --- | --- | --- |"]
+    for option in options:
+        default = "" if option.default is None else f"`{json.dumps(option.default_json, ensure_ascii=False)}`"
+        cells = (f"`{option.name}`", _escaped(option.type_text), default, _escaped(option.help))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def default_list(defaults: Iterable[tuple[str, object]]) -> str:
+    """Defaults as a sentence's list."""
+    return ", ".join(f"`{name}={value}`" for name, value in defaults) + "."
+
+
+def trainer_names() -> str:
+    """The options of the training loop, by name."""
+    known = options_of(transformers.TrainingArguments, "trainer")
+    names = ", ".join(f"`{name}`" for name in known if name not in WITHOUT_EFFECT)
+    return f"In transformers {transformers.__version__} these are: {names}."
+
+
+def refused_table() -> str:
+    """The library's options that would do nothing here."""
+    rows = ["| option | why it is refused, or what to do instead |", "| --- | --- |"]
+    return "\n".join(
+        [*rows, *(f"| `{name}` | {_escaped(reason)} |" for name, reason in WITHOUT_EFFECT.items())]
+    )
+
+
+def columns_table() -> str:
+    """The columns of the task type embedding."""
+    rows = ["| column | type | required | meaning |", "| --- | --- | --- | --- |"]
+    for column in SPEC.columns:
+        needed = "yes" if column.required else "no"
+        rows.append(f"| `{column.name}` | {column.type} | {needed} | {_escaped(column.meaning)} |")
+    return "\n".join(rows)
+
+
+def command_help(command: str | None = None) -> str:
+    """What ``swift COMMAND --help`` prints here, without the commands that installed packages add."""
+    parser = build_parser()
+    parser.epilog = None
+    printed = io.StringIO()
+    # argparse fits lines to the terminal.
+    width = mock.patch.dict(os.environ, COLUMNS="100")
+    with width, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        parser.parse_args([*([command] if command else []), "--help"])
+    return f"```text\n{printed.getvalue().strip()}\n```"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "core-options": lambda: option_table(options_of(CoreOptions, "core").values()),
+    "core-defaults": lambda: default_list(CORE_DEFAULTS.items()),
+    "embedding-options": lambda: option_table(options_of(EmbeddingOptions, "task").values()),
+    "embedding-defaults": lambda: default_list(SPEC.defaults.items()),
+    "embedding-columns": columns_table,
+    "trainer-options": trainer_names,
+    "refused-options": refused_table,
+    "help": command_help,
+    **{f"help-{name}": lambda name=name: command_help(name) for name in COMMANDS},  # type: ignore[misc]
+}
+
+
+def fresh(text: str) -> str:
+    """A page with its generated parts made anew."""
+    return _PART.sub(lambda match: f"{match['head']}{PARTS[match['name']]()}\n{match['tail']}", text)
+
+
+def main() -> int:
+    """Check or write all pages."""
+    parser = argparse.ArgumentParser(description="Generated parts of the docs.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--check", action="store_true", help="exit with 1 when a page is stale")
+    what.add_argument("--write", action="store_true", help="rewrite stale pages")
+    write = parser.parse_args().write
+    stale = []
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if (new := fresh(text)) != text:
+            stale.append(path)
+            if write:
+                path.write_text(new, encoding="utf-8")
+    for path in stale:
+        print(f"{'rewritten' if write else 'stale'}: {path}")
+    return 1 if stale and not write else 0
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
