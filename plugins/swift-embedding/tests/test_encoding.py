@@ -130,11 +130,12 @@ def test_tables_made_while_encoding_can_be_trained_with(decoder: TextEncoder) ->
 
 @pytest.mark.parametrize("normalized", [True, False])
 def test_embed_keeps_gradients_and_side_does_not_matter(decoder: TextEncoder, normalized: bool) -> None:
-    rows = [[5, 6, 7, 8], [9, 10]]
-    found = []
-    for side in ("right", "left"):
-        batch = pad_batch(rows, pad_token_id=0, side=side)
-        found.append(embed(decoder.model, batch, method="lasttoken", normalize=normalized))
+    right = pad_batch([[5, 6, 7, 8], [9, 10]], pad_token_id=0)
+    left = {
+        "input_ids": torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]]),
+    }
+    found = [embed(decoder.model, batch, method="lasttoken", normalize=normalized) for batch in (right, left)]
     assert found[0].requires_grad
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
     lengths = found[0].norm(dim=-1)
