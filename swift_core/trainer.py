@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -151,11 +152,11 @@ class SwiftTrainer(transformers.Trainer):
         self._begin_run(checkpoint)
         try:
             yield
-        except KeyboardInterrupt:
-            self._end_run("interrupted")
-            raise
         except BaseException as error:
-            self._end_run("failed", f"{type(error).__name__}: {error}")
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            # On a full disk this can't be written either, and must not hide why; the run counts as killed.
+            with contextlib.suppress(UserError, OSError):
+                self._end_run(state, f"{type(error).__name__}: {error}".rstrip(": "))
             raise
         self._end_run("finished")
 

@@ -123,18 +123,27 @@ def _named_failures() -> Iterator[None]:
         yield
     except (SwiftError, KeyboardInterrupt):
         raise
-    except OSError as error:
-        raise _of_the_system(error) or _unexpected(error) from error
     except Exception as error:
-        raise _of_a_library(error) or _unexpected(error) from error
+        raise _of_a_full_disk(error) or _of_the_system(error) or _unexpected(error) from error
 
 
-def _of_the_system(error: OSError) -> SwiftError | None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SwiftError(
-            f"the disk is full ({error.filename or 'while writing'}); free some space, then "
-            "go on with --resume"
-        )
+_SIGNS_OF_A_FULL_DISK = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
+
+
+def _of_a_full_disk(error: BaseException | None) -> SwiftError | None:
+    while error is not None:
+        no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors says so in words only, and torch's writer only that a file could not be written whole.
+        if no_space or any(sign in str(error) for sign in _SIGNS_OF_A_FULL_DISK):
+            place = getattr(error, "filename", None) or "while writing"
+            return SwiftError(f"the disk is full ({place}); free some space, then go on with --resume")
+        error = error.__context__
+    return None
+
+
+def _of_the_system(error: Exception) -> SwiftError | None:
+    if not isinstance(error, OSError):
+        return _of_a_library(error)
     if error.errno in (errno.EACCES, errno.EROFS):
         return UserError(f"{error.filename}: no permission; choose another output_dir or cache_dir")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):

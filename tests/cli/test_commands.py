@@ -187,12 +187,12 @@ def test_the_json_of_a_run_is_all_that_stdout_holds(project, swift):
 
 
 def test_training_goes_on_from_an_adapter_alone_merged_or_not(project, cli):
-    assert cli("train run.yaml use_lora=true save_steps=50").code == 0
+    assert cli("train run.yaml use_lora=true max_steps=1").code == 0
     saved = next(project.glob("out/*/*/model"))
     for name in ("tokenizer.json", "tokenizer_config.json"):  # as peft saves it
         (saved / name).unlink()
     for use_lora in ("false", "true"):
-        done = cli(f"train run.yaml model_name_or_path={saved} use_lora={use_lora} save_steps=50")
+        done = cli(f"train run.yaml model_name_or_path={saved} use_lora={use_lora} max_steps=1")
         assert done.code == 0, done.err
 
 
@@ -252,7 +252,12 @@ def test_ctrl_c_before_there_is_a_run_says_just_that(project, trained_run, cli, 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    shutil.copytree(trained_run.parent.parent, project / "out")  # an older run of the same options
+    shutil.copytree(trained_run.parent.parent, project / "out")
+    (record,) = project.glob("out/*/*/run.json")  # another process was interrupted here before
+    session = {**json.loads(record.read_text())["sessions"][0], "pid": 1}
+    record.write_text(
+        json.dumps({**json.loads(record.read_text()), "state": "interrupted", "sessions": [session]})
+    )
     monkeypatch.setattr("swift_core.runner.prepare_task", interrupted)
     done = cli(shlex.join(["train", "run.yaml"]))
     assert (done.code, done.err) == (130, "swift: interrupted\n")

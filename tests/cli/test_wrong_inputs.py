@@ -580,6 +580,14 @@ DATA = [
     Wrong("hub id offline", f"{CHECK} dataset=acme/no", "the hub could not be asked"),
     Wrong("url without a client", f"{CHECK} dataset=s3://bucket/a.jsonl", "s3://bucket/a.jsonl: can't be"),
     Wrong("one row to divide", f"{CHECK} eval_split=0.5", "eval_split: needs at least 2 rows", rows(keep=1)),
+    Wrong("evaluation folder", f"{CHECK} eval_retrieval=beir", "beir/corpus.jsonl: there is no such file"),
+    Wrong(
+        "evaluation split",
+        f"{CHECK} eval_retrieval=beir eval_retrieval_split=dev",
+        "splits found: test",
+        beir(),
+    ),
+    Wrong("corpus to export", f"{CHECK} export_corpus=no.jsonl", "no.jsonl: there is no such file"),
     Wrong(
         "batch of one",
         f"{CHECK} per_device_train_batch_size=1",
@@ -976,6 +984,8 @@ def test_an_output_that_takes_nothing_is_a_sentence():
             [sys.executable, "-m", "swift_core", "tasks"],
             stdout=full,
             stderr=subprocess.PIPE,
+            # Buffered, as in most shells: it fails only when the command is done.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
             text=True,
             check=False,
         )

@@ -240,3 +240,33 @@ def test_a_declared_metric_that_does_not_come_back_is_an_error(make_trainer, row
 
     with pytest.raises(SwiftError, match="evaluate returned a SimpleNamespace"):
         make_trainer(eval_rows=rows(8), extensions=[Forgetful()]).evaluate()
+
+
+def test_a_record_that_can_not_be_written_does_not_hide_why_the_run_failed(make_trainer, monkeypatch):
+    class Broken:
+        @hookimpl(wrapper=True)
+        def compute_loss(self):
+            yield
+            raise RuntimeError("the real reason")
+
+    def refuse(*arguments: object) -> None:
+        raise UserError("output_dir: no space")
+
+    trainer = make_trainer(extensions=[Broken()])
+    monkeypatch.setattr("swift_core.runs.record.Run.end", refuse)
+    with pytest.raises(RuntimeError, match="the real reason"):
+        trainer.train()
+
+
+def test_an_unknown_metric_for_the_best_model_names_those_that_came(make_trainer, rows):
+    trainer = make_trainer(
+        eval_rows=rows(8),
+        eval_strategy="steps",
+        eval_steps=2,
+        save_steps=2,
+        metric_for_best_model="ncdg@10",
+        load_best_model_at_end=True,
+    )
+    with pytest.raises(UserError, match="Did you mean 'ndcg@10'"):
+        trainer.train()
+    assert [path.name for path in trainer.run.checkpoints()] == ["checkpoint-2"]
