@@ -46,3 +46,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def listed(names: Sequence[str]) -> str:
     """Join names for a sentence; ``none`` when there are none."""
     return ", ".join(names) if names else "none"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, cut when it is long."""
+    return str(error).strip().split("\n")[0][:300]

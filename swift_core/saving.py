@@ -26,6 +26,20 @@ _PROBE_ROWS = 4
 _TOLERANCE = 1e-4
 
 
+class CollatorFiles:
+    """A collator where the library expects a tokenizer: it is asked to save itself, and little else."""
+
+    model_input_names = ("input_ids",)
+
+    def __init__(self, collator: Collator) -> None:
+        self._collator = collator
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write what a reload needs, where the collator has something to write."""
+        if hasattr(self._collator, "save_pretrained"):
+            self._collator.save_pretrained(folder)
+
+
 def swap_folder(staged: Path, target: Path) -> None:
     """Put ``staged`` in the place of ``target``; at every moment one of the two is whole."""
     old = target.with_name(f".old-{target.name}")

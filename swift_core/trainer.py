@@ -25,7 +25,7 @@ from swift_core.models import without_progress_bars
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
-from swift_core.saving import check_reload, finish_saved_folder, reload_model, swap_folder
+from swift_core.saving import CollatorFiles, check_reload, finish_saved_folder, reload_model, swap_folder
 from swift_core.strategy import check_strategy, use_one_gpu_per_process
 from swift_core.tracking import RunRecorder
 
@@ -88,7 +88,6 @@ class SwiftTrainer(transformers.Trainer):
     def _start_library(
         self, model: nn.Module, args: TrainingArguments, callbacks: Sequence[TrainerCallback]
     ) -> None:
-        saver = self.collator if hasattr(self.collator, "save_pretrained") else None
         try:
             super().__init__(
                 model=model,
@@ -97,7 +96,7 @@ class SwiftTrainer(transformers.Trainer):
                 train_dataset=self.train_data and self.train_data.features,
                 # Only says that there is something to evaluate; evaluate() below looks at the data.
                 eval_dataset=() if self._has_evaluation else None,
-                processing_class=saver,  # type: ignore[arg-type]  # it is only asked to save_pretrained
+                processing_class=CollatorFiles(self.collator),  # type: ignore[arg-type]
                 callbacks=[*callbacks, self.throughput, ConsoleCallback(self)],
             )
         except ValueError as error:

@@ -127,7 +127,7 @@ def _named_failures() -> Iterator[None]:
         raise _of_a_full_disk(error) or _of_the_system(error) or _unexpected(error) from error
 
 
-_SIGNS_OF_A_FULL_DISK = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
+_SIGNS_OF_A_FULL_DISK = ("No space left on device", "PytorchStreamWriter failed", "unexpected pos")
 
 
 def _of_a_full_disk(error: BaseException | None) -> SwiftError | None:

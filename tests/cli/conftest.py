@@ -13,11 +13,8 @@ from typing import Any
 
 import datasets
 import pytest
-import torch
 import transformers
 from huggingface_hub import constants
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from swift_core.cli import main
 
@@ -49,35 +46,6 @@ def make_rows(count: int) -> list[dict[str, Any]]:
     return [{"query": text, "positive": f"number {text}", "negatives": [f"no {text}"]} for text in texts]
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT with two layers and its own tokenizer, saved as a folder."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    texts = [row[side] for row in make_rows(60) for side in ("query", "positive")]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=200,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
 def lay_out(folder: Path, model: Path) -> None:
     """Lay a run file, training data and a model into ``folder``."""
     shutil.copytree(model, folder / "model")
@@ -86,18 +54,18 @@ def lay_out(folder: Path, model: Path) -> None:
 
 
 @pytest.fixture
-def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with ``run.yaml``, ``train.jsonl`` and ``model/``."""
-    lay_out(tmp_path, tiny_model)
+    lay_out(tmp_path, tiny_encoder)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def trained_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run with two checkpoints."""
     folder = tmp_path_factory.mktemp("trained")
-    lay_out(folder, tiny_model)
+    lay_out(folder, tiny_encoder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["train", "run.yaml"]) == 0

@@ -270,3 +270,9 @@ def test_an_unknown_metric_for_the_best_model_names_those_that_came(make_trainer
     with pytest.raises(UserError, match="Did you mean 'ndcg@10'"):
         trainer.train()
     assert [path.name for path in trainer.run.checkpoints()] == ["checkpoint-2"]
+
+
+def test_rows_can_be_grouped_by_length(make_trainer, rows):
+    trainer = make_trainer(rows(32), train_sampling_strategy="group_by_length")
+    trainer.train()
+    assert trainer.state.global_step == 4

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig
 
 from swift_core.batching import pad_batch
 from swift_core.errors import UserError
-from swift_core.models import config_folder, load_tokenizer, position_limit, resolve_model
+from swift_core.model_folders import load_config, position_limit, resolve_model
+from swift_core.models import load_tokenizer
 from swift_embedding.pooling import PoolingMethod, default_pooling
 from swift_embedding.retrieval import load_retrieval, read_corpus
 from swift_embedding.st_folder import read_max_length, read_prompts, write_st_config
@@ -32,12 +32,14 @@ class EmbeddingCollator:
     """Encodes rows of query, positive and negatives; also keeps how vectors are made.
 
     Attributes:
+        vocabulary: number of token ids that the model knows, where its config says so.
         max_length: longest text in tokens, special tokens included.
         contrast_batch: whether the other rows of a batch give negatives.
         batch_size: rows in a batch, to refuse a run in which nothing could be contrasted.
     """
 
     tokenizer: PreTrainedTokenizerBase
+    vocabulary: int | None
     max_length: int
     pooling_method: PoolingMethod
     normalize_embeddings: bool
@@ -60,8 +62,17 @@ class EmbeddingCollator:
         }
 
     def tokens(self, text: str) -> tuple[list[int], bool]:
-        """Token ids of ``text`` and whether it was cut; a cut text keeps its end token."""
+        """Token ids of ``text`` and whether it was cut; a cut text keeps its end token.
+
+        Raises:
+            UserError: the tokenizer gives ids that the model has no embedding for.
+        """
         ids = self.tokenizer(text, verbose=False)["input_ids"]
+        if self.vocabulary is not None and max(ids, default=0) >= self.vocabulary:
+            raise UserError(
+                f"the tokenizer gives the token id {max(ids)} and the model knows {self.vocabulary}: they do "
+                "not belong together; copy the model's own tokenizer files into its folder"
+            )
         if len(ids) <= self.max_length:
             return ids, False
         cut = self.tokenizer(text, truncation=True, max_length=self.max_length, verbose=False)
@@ -156,13 +167,12 @@ def make_collator(args: TrainingArguments) -> EmbeddingCollator:
     """Read from options and from the model's own config how texts become vectors."""
     folder = resolve_model(args)
     tokenizer = load_tokenizer(args)
-    config = AutoConfig.from_pretrained(
-        config_folder(args), local_files_only=True, trust_remote_code=args.core.trust_remote_code
-    )
+    config = load_config(args)
     query_prompt, document_prompt = read_prompts(folder)
     task = args.task
     return EmbeddingCollator(
         tokenizer=tokenizer,
+        vocabulary=getattr(config, "vocab_size", None),
         max_length=_max_length(args, folder, tokenizer, position_limit(config)),
         pooling_method=task.pooling_method or default_pooling(folder, config),
         normalize_embeddings=task.normalize_embeddings,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from swift_core.adapters import merge_adapter
 from swift_core.errors import SwiftError, UserError
-from swift_core.models import merge_adapter, without_progress_bars
+from swift_core.models import without_progress_bars
 from swift_embedding.encoding import TextEncoder
 from swift_embedding.pooling import PoolingMethod, read_modules, read_pooling
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,18 @@ def test_hard_negatives_make_a_batch_of_one_worth_training(minilm_folder, tmp_pa
         output_dir=str(tmp_path),
     )
     SwiftTrainer(args, train_dataset=[{"query": "q", "positive": "p", "negatives": ["n"]}] * 2)
+
+
+def test_a_tokenizer_of_another_model_is_refused(collator_of):
+    collator = replace(collator_of(), vocabulary=2000)
+    with pytest.raises(UserError, match="the model knows 2000: they do not belong together"):
+        features(collator, {"query": "mitochondria", "positive": "b"})
+
+
+@pytest.mark.parametrize("option", ["eval_retrieval", "export_corpus"])
+def test_a_file_that_is_needed_after_training_is_looked_at_before(minilm_folder, tmp_path, option):
+    args = TrainingArguments(
+        "embedding", model_name_or_path=str(minilm_folder), cache_dir=str(tmp_path), **{option: "nope"}
+    )
+    with pytest.raises(UserError, match="nope"):
+        SwiftTrainer(args, train_dataset=[{"query": f"q{n}", "positive": f"p{n}"} for n in range(4)])
