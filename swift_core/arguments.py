@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,12 @@ WITHOUT_EFFECT = {
             "eval_use_gather_object",
             "batch_eval_metrics",
             "include_for_metrics",
+            "bf16_full_eval",
+            "fp16_full_eval",
         ),
         "the task's evaluate hook decides what is computed, and how",
     ),
+    "include_num_input_tokens_seen": "useful tokens are always counted, see tokens_per_second",
     **dict.fromkeys(
         ("do_train", "do_eval", "do_predict"), "the command, or the method that is called, says what to do"
     ),
@@ -61,7 +65,8 @@ class TrainingArguments:
     """
 
     def __init__(self, task_type: str, **options: Any) -> None:
-        self._resolve(task_type, options, {})
+        given = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in options.items()}
+        self._resolve(task_type, given, {})
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainingArguments:
@@ -160,13 +165,13 @@ class TrainingArguments:
         """The same arguments with some options changed."""
         return TrainingArguments(self.claim.qualified_name, **{**self.given, **changes})
 
-    def with_model(self, name: str) -> TrainingArguments:
+    def with_model(self, name: str, revision: str | None = None) -> TrainingArguments:
         """The same arguments for another model; safe to call while a run is on.
 
         Building ``transformers.TrainingArguments`` anew would reset the state that accelerate keeps for the
         whole process.
         """
-        model = {"model_name_or_path": name, "model_revision": None}
+        model = {"model_name_or_path": name, "model_revision": revision}
         return self._twin(core=dataclasses.replace(self.core, **model), given={**self.given, **model})
 
     def in_folder(self, folder: Path) -> TrainingArguments:
@@ -208,9 +213,13 @@ class TrainingArguments:
     @property
     def evaluates(self) -> bool:
         """Whether an option of the task names evaluation data of its own."""
-        return any(
-            o.evaluates and getattr(self.task, o.name) for o in self._known.values() if o.group == "task"
-        )
+        return bool(self.evaluating_options)
+
+    @property
+    def evaluating_options(self) -> list[str]:
+        """The options of the task that were given and name evaluation data."""
+        own = [option for option in self._known.values() if option.group == "task" and option.evaluates]
+        return [option.name for option in own if getattr(self.task, option.name)]
 
     def __getattr__(self, name: str) -> Any:
         for part in ("core", "task", "trainer"):

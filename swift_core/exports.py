@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import SwiftError, did_you_mean, listed
 from swift_core.runs.atomic import replaced_folder, sha256_of, write_text
+from swift_core.runs.plain import plain
 from swift_core.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -61,18 +62,18 @@ def write_export(target: Path, name: str, trainer: SwiftTrainer) -> dict[str, An
             data=trainer.train_data,
             args=trainer.options,
         )
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / "manifest.json")
         manifest = {
+            **plain(details),
             "format": name,
             "label": run.record["label"],
             "task_type": run.record["task_type"],
             "run_id": run.id,
             "base_model": run.record["options"].get("model_name_or_path"),
             "packages": run.record["packages"],
-            "data": run.record["data"],
-            **details,
+            "data": [trainer.train_data.summary] if trainer.train_data else run.record["data"],
             "files": {str(path.relative_to(folder)): sha256_of(path) for path in files},
         }
         write_text(folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False))
-    run.update(exports={**run.record["exports"], name: str(target)})
+    run.update(exports={name: str(target)})
     return manifest

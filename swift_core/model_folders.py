@@ -65,13 +65,16 @@ def is_adapter(folder: Path) -> bool:
 def base_args_of(folder: Path, args: TrainingArguments) -> TrainingArguments:
     path = folder / "adapter_config.json"
     try:
-        base_name = json.loads(path.read_bytes())["base_model_name_or_path"]
+        config = json.loads(path.read_bytes())
+        base_name, revision = config["base_model_name_or_path"], config.get("revision")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"model_name_or_path: {path}: expected JSON with base_model_name_or_path, as peft writes it, "
             f"found something else ({type(error).__name__}: {error})"
         ) from error
-    return args.with_model(base_name)
+    # peft writes a revision for local folders too, where it means nothing.
+    local = base_name is not None and Path(base_name).expanduser().exists()
+    return args.with_model(base_name, None if local else revision)
 
 
 def base_folder_of(folder: Path, args: TrainingArguments) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from swift_core.data.dataset import TaskData, load_data, split_off
 from swift_core.data.encoding import encode_data
-from swift_core.errors import UserError
+from swift_core.errors import UserError, listed
 from swift_core.hookspecs import Collator
 from swift_core.runs.atomic import sha256_of
 from swift_core.runtime import Runtime
@@ -60,6 +61,11 @@ def prepare_task(
     eval_source = args.core.eval_dataset if eval_dataset is None else eval_dataset
     train = _load(train_source, "train", args) if train_source is not None else None
     evaluation = _load(eval_source, "eval", args) if eval_source is not None else None
+    if args.evaluates and (eval_source is not None or args.core.eval_split is not None):
+        raise UserError(
+            f"eval_dataset (or eval_split) and {listed(args.evaluating_options)} both name evaluation data: "
+            "give one of them"
+        )
     if train is not None and evaluation is None and args.core.eval_split is not None:
         train, evaluation = split_off(train, args.core.eval_split, args.trainer.seed)
     key = encoding_key(args, collator)
@@ -132,7 +138,11 @@ def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: st
 def encoding_key(args: TrainingArguments, collator: Collator) -> str:
     """What the encoding of a row depends on besides the row: package, tokenizer and options."""
     task = dataclasses.asdict(args.task) if args.task is not None else {}
-    parts = [args.claim.package, args.claim.version, args.spec.name, args.core.max_length, task]
+    core = args.core
+    model = [core.model_name_or_path, core.model_revision, core.max_length]
+    # The source too: who writes a task type changes encode() without a new version each time.
+    source = inspect.getsource(inspect.getmodule(type(collator)) or type(collator))
+    parts = [args.claim.package, args.claim.version, args.spec.name, model, task, source]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     if hasattr(collator, "save_pretrained"):
         with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,8 @@ from swift_core.arguments import TrainingArguments
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults
 from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
-from swift_core.runs.record import Run, find_resumable
+from swift_core.resuming import checkpoint_to_resume
+from swift_core.runs.record import Run
 from swift_core.runs.redact import HIDDEN
 from swift_core.runs.stored import writing_told
 from swift_core.saving import args_for
@@ -29,7 +30,7 @@ def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run:
         UserError: the options, the data or the run to resume can't be used.
         SwiftError: evaluation or export failed after training; the trained model is saved.
     """
-    checkpoint = _checkpoint_to_resume(args, resume) if resume is not None else None
+    checkpoint = checkpoint_to_resume(args, resume or True) if resume is not None else None
     if args.core.dataset is None:
         raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
     prepared = prepare_task(args)
@@ -54,24 +55,6 @@ def _evaluate_and_export(trainer: SwiftTrainer) -> None:
         started = time.perf_counter()
         folder = trainer.save_model(format=name)
         print(f"exported  {name} to {folder} in {time.perf_counter() - started:.1f} s")
-
-
-def _checkpoint_to_resume(args: TrainingArguments, resume: str) -> Path:
-    output_dir = args.output_folder
-    run = (
-        Run.open(Path(resume))
-        if resume
-        else find_resumable(output_dir, label=args.task_type, options=args.given)
-    )
-    if run is None:
-        raise UserError(
-            f"--resume: {output_dir} holds no unfinished run of '{args.task_type}' with these options and a "
-            "checkpoint; name the run's folder after --resume, or leave --resume out to start a new run"
-        )
-    checkpoints = run.checkpoints()
-    if not checkpoints:
-        raise UserError(f"--resume: {run.folder} has no complete checkpoint; start a new run")
-    return checkpoints[-1]
 
 
 _ONLY_TRAINING = frozenset({"eval_strategy", "eval_on_start", "load_best_model_at_end", "bf16", "fp16"})

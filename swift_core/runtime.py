@@ -68,6 +68,10 @@ class Runtime:
             raise PluginError(*(f"extension {name}: {fault}" for fault in faults))
         self._register(extension, f"extension {name}")
 
+    def remove(self, extension: object) -> None:
+        """Take back what :meth:`add` registered."""
+        self._manager.unregister(extension)
+
     def _register(self, plugin: object, who: str) -> None:
         try:
             self._manager.register(plugin)
@@ -157,7 +161,11 @@ def _with_parents(claim: Claim) -> SimpleNamespace:
         seen.append(name)
         spec = load_spec(claim)
         implementation = load_object(spec.implementation, claim)
-        faults = contract_faults(implementation)
+        faults = contract_faults(implementation) + [
+            f"{hook}: a task type implements its hooks; wrapping (wrapper=True) is for extensions"
+            for hook, options in _marked(implementation).items()
+            if options["wrapper"] or options["hookwrapper"]
+        ]
         if faults:
             who = f"package {claim.package} {claim.version}, {spec.implementation}"
             raise PluginError(*(f"{who}: {fault}" for fault in faults))

@@ -12,7 +12,8 @@ from accelerate.utils import send_to_device
 from safetensors.torch import load_file
 from torch import nn
 
-from swift_core.errors import SwiftError
+from swift_core.errors import SwiftError, UserError
+from swift_core.model_folders import is_adapter, resolve_model
 from swift_core.models import without_progress_bars
 from swift_core.runs.atomic import write_text
 
@@ -40,6 +41,16 @@ class CollatorFiles:
             self._collator.save_pretrained(folder)
 
 
+def refuse_to_replace(folder: Path) -> None:
+    """Refuse a folder that the caller names and that holds something: it would be replaced as a whole.
+
+    Raises:
+        UserError: it is not empty.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"output_dir: {folder} is not empty and would be replaced; name a folder that is new")
+
+
 def swap_folder(staged: Path, target: Path) -> None:
     """Put ``staged`` in the place of ``target``; at every moment one of the two is whole."""
     old = target.with_name(f".old-{target.name}")
@@ -56,7 +67,8 @@ def finish_saved_folder(folder: Path, args: TrainingArguments) -> None:
     (folder / "training_args.bin").unlink(missing_ok=True)
     config = folder / "adapter_config.json"
     name = args.core.model_name_or_path
-    if config.exists() and name and not Path(name).expanduser().exists():
+    from_hub = name and not Path(name).expanduser().exists()
+    if config.exists() and from_hub and not is_adapter(resolve_model(args)):
         # Where the hub's copy lies in this machine's cache is of no use on another one.
         text = json.loads(config.read_text())
         text["base_model_name_or_path"] = name

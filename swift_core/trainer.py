@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SaveStrategy
@@ -23,9 +23,17 @@ from swift_core.errors import UserError, did_you_mean, listed
 from swift_core.exports import export_faults, write_export
 from swift_core.models import without_progress_bars
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
+from swift_core.resuming import checkpoint_to_resume, refuse_other_run
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
-from swift_core.saving import CollatorFiles, check_reload, finish_saved_folder, reload_model, swap_folder
+from swift_core.saving import (
+    CollatorFiles,
+    check_reload,
+    finish_saved_folder,
+    refuse_to_replace,
+    reload_model,
+    swap_folder,
+)
 from swift_core.strategy import check_strategy, use_one_gpu_per_process
 from swift_core.tracking import RunRecorder
 
@@ -129,7 +137,7 @@ class SwiftTrainer(transformers.Trainer):
         """
         if self.train_data is None:
             raise UserError("train_dataset: expected training data (or the option dataset), found none")
-        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, (str, Path)) else None
+        checkpoint = checkpoint_to_resume(self.options, resume_from_checkpoint)
         # What happened since the trainer was built (an evaluation, another run) must not show in this one.
         transformers.set_seed(self.args.seed)
         with self.recorded(checkpoint):
@@ -165,12 +173,14 @@ class SwiftTrainer(transformers.Trainer):
         if self.is_world_process_zero():
             self.run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
             if checkpoint is not None:
+                refuse_other_run(self.run, self.options, [d for d in (self.train_data, self.eval_data) if d])
                 self.run.continue_()
                 self.run.remove_incomplete_checkpoints()
                 self.run.drop_metrics_after(step or 0)
             summaries = [data.summary for data in (self.train_data, self.eval_data) if data]
             self.run.update(data=summaries, resolved_options=self.options.resolved())
-            self.runtime.add(RunRecorder(resume_step=step))
+            self._recorder = RunRecorder(resume_step=step)
+            self.runtime.add(self._recorder)
         folder = broadcast_object_list([str(self.run.folder) if self.run else None])[0]
         self.args.output_dir = folder
         if self.run is not None:
@@ -179,7 +189,11 @@ class SwiftTrainer(transformers.Trainer):
     def _end_run(self, state: Any, error: str | None = None) -> None:
         if self.run is not None:
             self.run.end(state, error)
-            self.runtime.run_ended(self.run)
+            try:
+                self.runtime.run_ended(self.run)
+            except Exception as fault:  # an observer's; the run itself is over, and how it ended must show
+                print(f"run_ended of an observer failed: {type(fault).__name__}: {fault}")
+            self.runtime.remove(self._recorder)
 
     def compute_loss(
         self,
@@ -198,7 +212,7 @@ class SwiftTrainer(transformers.Trainer):
         items = inputs["num_items"]
         for name, value in output.metrics.items():
             total = self._loss_metrics.setdefault(name, [0.0, 0])
-            total[0] += value * items
+            total[0] += torch.as_tensor(value).detach() * items
             total[1] += items
         self.throughput.tokens += inputs["num_tokens"]
         total_items = items if num_items_in_batch is None else num_items_in_batch
@@ -233,13 +247,15 @@ class SwiftTrainer(transformers.Trainer):
             self.runtime.metrics_logged(self.run, self.state.global_step, figures)
 
     def _flush_loss_metrics(self) -> dict[str, float]:
-        pairs = {name: torch.tensor([float(a), float(n)]) for name, (a, n) in self._loss_metrics.items()}
+        # One reading of the device a log, not one a step. A figure may be missing on some process.
+        sums = {name: (float(total), float(items)) for name, (total, items) in self._loss_metrics.items()}
         self._loss_metrics = {}
-        # One reading of the device a log, not one a step.
+        names = sorted({name for part in gather_object([list(sums)]) for name in part})
         means = {}
-        for name, pair in pairs.items():
-            total, items = self.accelerator.reduce(pair.to(self.args.device), "sum").tolist()
-            means[name] = total / items
+        for name in names:
+            pair = torch.tensor(sums.get(name, (0.0, 0.0)), device=self.args.device)
+            total, items = self.accelerator.reduce(pair, "sum").tolist()
+            means[name] = total / max(items, 1.0)
         return means
 
     # -- evaluation ---------------------------------------------------------------------------------------
@@ -279,7 +295,7 @@ class SwiftTrainer(transformers.Trainer):
 
     def _note_metrics(self, metrics: Mapping[str, float]) -> None:
         if self.run is not None:
-            self.run.update(metrics={**self.run.record["metrics"], **metrics})
+            self.run.update(metrics=metrics)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         try:
@@ -368,8 +384,11 @@ class SwiftTrainer(transformers.Trainer):
             SwiftError: what was written does not give the model's outputs.
         """
         if _internal_call:
-            super().save_model(str(output_dir), _internal_call=True)
-            return Path(str(output_dir))
+            place = Path(output_dir) if output_dir else self._folder
+            super().save_model(str(place), _internal_call=True)
+            return place
+        if output_dir is not None:
+            refuse_to_replace(Path(output_dir))
         if self.args.output_dir == self.options.trainer.output_dir:
             # Nothing was trained yet: the untouched model is saved as a run of its own.
             with self.recorded():
@@ -386,7 +405,7 @@ class SwiftTrainer(transformers.Trainer):
         self._verify(staged)
         if self.is_world_process_zero():
             swap_folder(staged, target)
-            if self.run is not None:
+            if self.run is not None and target == self.run.model:
                 self.run.update(model=str(target))
         return target
 

@@ -92,9 +92,9 @@ class Run:
         Args:
             resolved_options: every option with the value that holds, defaults included.
             data: one summary with fingerprints for each data set.
-            metrics: the run's latest figures.
+            metrics: figures; those of other names stay.
             model: where the trained model was saved.
-            exports: by format, where it was written.
+            exports: by format, where it was written; other formats stay.
 
         Raises:
             UserError: the disk refused; record and memory are as before.
@@ -103,7 +103,7 @@ class Run:
         changes = {name: value for name, value in given.items() if value is not None}
         if resolved_options is not None:
             changes["resolved_options"] = redacted(resolved_options)
-        self._save(without_credentials(changes))
+        self._update_on_disk(without_credentials(changes))
 
     def end(self, state: Literal["finished", "failed", "interrupted"], error: str | None = None) -> None:
         """Record how and when the run, and this session of it, ended."""
@@ -199,6 +199,15 @@ class Run:
                 f'its end; if that machine is gone, write "state": "killed" into '
                 f"{self.folder / RECORD_NAME}."
             )
+
+    def _update_on_disk(self, changes: Mapping[str, Any]) -> None:
+        # Another process may have exported or evaluated this run since; only what changed here is replaced.
+        with sole_taker(self.folder):
+            self.record = read_record(self.folder)
+            for name in ("exports", "metrics"):
+                if name in changes:
+                    changes = {**changes, name: {**self.record[name], **changes[name]}}
+            self._save(changes)
 
     def _save(self, changes: Mapping[str, Any]) -> None:
         record = plain({**self.record, **changes})

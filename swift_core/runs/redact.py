@@ -9,7 +9,9 @@ from typing import Any
 from swift_core.runs.plain import plain
 
 HIDDEN = "<REDACTED>"
-_SECRET_NAME = re.compile(r"(token|key|secret|password)\Z", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(token|(key|secret|password)s?|passwd|credentials?|authorization|auth|cookie)\Z", re.IGNORECASE
+)
 
 # `?` before `@` is a password with a question mark or a query with an `@`; nobody can tell, so all goes.
 _UNCLEAR = re.compile(r"(?<=://)[^/\s]*\?[^/\s]*@\S*")

@@ -141,3 +141,8 @@ def test_two_runs_do_not_see_each_others_extensions(runtime_of):
     Runtime(find_task("toy")).run_ended("other")
     watched.run_ended("mine")
     assert seen == ["mine"]
+
+
+def test_a_task_that_wraps_instead_of_implementing_is_refused(runtime_of):
+    with pytest.raises(PluginError, match="compute_loss: a task type implements its hooks"):
+        runtime_of(compute_loss="#raw\n@hookimpl(wrapper=True)\ndef compute_loss():\n    return (yield)")

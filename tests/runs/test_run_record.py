@@ -178,7 +178,7 @@ def test_update_replaces_what_is_given(make_run: MakeRun) -> None:
         data=[{"rows": 3, "source": "https://u:p@h/a"}], metrics={"loss": float("nan")}, exports={"a": "b"}
     )
     assert on_disk(run) == run.record
-    assert run.record["metrics"] == {"loss": None}
+    assert run.record["metrics"] == {"loss": None, "old": 2.0}
     assert run.record["data"] == [{"rows": 3, "source": "https://h/a"}]
     assert run.record["exports"] == {"a": "b"}
     assert "NaN" not in (run.folder / "run.json").read_text()

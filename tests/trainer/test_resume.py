@@ -94,3 +94,25 @@ def test_a_running_run_is_not_taken_over(make_trainer, tmp_path):
         other = make_trainer()
         with pytest.raises(UserError, match="is running"):
             other.train(resume_from_checkpoint=trainer.run.checkpoints()[-1])
+
+
+def test_a_run_is_not_resumed_as_another(make_trainer, rows):
+    def interrupted():
+        trainer = make_trainer(save_steps=2)
+        with pytest.raises(KeyboardInterrupt), trainer.recorded():
+            trainer.train()
+            raise KeyboardInterrupt
+        return trainer.run.checkpoints()[-1]
+
+    checkpoint = interrupted()
+    record = (checkpoint.parent / "run.json").read_text()
+    with pytest.raises(UserError, match=r"option temperature was None in that run, found 0.9"):
+        make_trainer(save_steps=2, temperature=0.9).train(resume_from_checkpoint=checkpoint)
+    with pytest.raises(UserError, match="the train data is not what the run began with"):
+        make_trainer(rows(12), save_steps=2).train(resume_from_checkpoint=checkpoint)
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        make_trainer(save_steps=2).train(resume_from_checkpoint=checkpoint.parent / "checkpoint-77")
+    assert (checkpoint.parent / "run.json").read_text() == record
+    again = make_trainer(save_steps=2)
+    again.train(resume_from_checkpoint=True)
+    assert again.run.folder == checkpoint.parent

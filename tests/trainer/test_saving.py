@@ -167,3 +167,25 @@ def test_training_goes_on_from_an_adapter(make_trainer):
     assert names, "the adapter started anew"
     merged = make_trainer(model_name_or_path=str(first.run.model))
     assert not isinstance(merged.model, PeftModel)
+
+
+@pytest.mark.parametrize("format", [None, "hf"])
+def test_a_folder_of_the_user_is_never_replaced(make_trainer, tmp_path, format):
+    trainer = make_trainer()
+    trainer.train()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("keep me")
+    with pytest.raises(UserError, match="is not empty and would be replaced"):
+        trainer.save_model(tmp_path / "mine", format=format)
+    assert (tmp_path / "mine" / "precious.txt").read_text() == "keep me"
+    assert (trainer.save_model(tmp_path / "new", format=format) / "config.json").exists()
+
+
+def test_an_export_says_what_data_it_holds_even_when_that_changed(make_trainer, rows, tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    trainer = make_trainer(str(path), dataset=str(path))
+    trainer.train()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(4)))
+    manifest = json.loads((export_run(trainer.run.folder, "faiss") / "manifest.json").read_text())
+    assert manifest["data"][0]["rows"] == manifest["documents"] == 4

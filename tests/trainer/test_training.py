@@ -276,3 +276,29 @@ def test_rows_can_be_grouped_by_length(make_trainer, rows):
     trainer = make_trainer(rows(32), train_sampling_strategy="group_by_length")
     trainer.train()
     assert trainer.state.global_step == 4
+
+
+def test_two_trainings_of_one_trainer_are_two_runs_with_a_curve_each(make_trainer, curve):
+    trainer = make_trainer()
+    folders = []
+    for _ in range(2):
+        trainer.train()
+        folders.append(trainer.run.folder)
+    assert folders[0] != folders[1]
+    assert [step for step, _ in curve(folders[1])] == [1, 2, 3, 4]
+
+
+def test_rows_given_to_evaluate_are_the_ones_that_are_measured(make_trainer, rows, tmp_path):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "text": "sea"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "sea"}\n')
+    (tmp_path / "qrels" / "test.jsonl").write_text('{"query-id": "q", "corpus-id": "d", "score": 1}\n')
+    trainer = make_trainer(eval_retrieval=str(tmp_path))
+    assert trainer.evaluate()["eval_ndcg@10"] == 1.0
+    assert trainer.evaluate(rows(12))["eval_ndcg@10"] < 1.0
+    with pytest.raises(UserError, match="both name evaluation data"):
+        make_trainer(eval_rows=rows(4), eval_retrieval=str(tmp_path))
+
+
+def test_paths_are_welcome_where_options_name_files(make_trainer, tmp_path):
+    assert make_trainer(output_dir=tmp_path / "here").options.output_folder == tmp_path / "here"

@@ -11,7 +11,7 @@ import torch
 
 from swift_core.batching import pad_batch
 from swift_core.errors import UserError
-from swift_core.model_folders import load_config, position_limit, resolve_model
+from swift_core.model_folders import config_folder, load_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
 from swift_embedding.pooling import PoolingMethod, default_pooling
 from swift_embedding.retrieval import load_retrieval, read_corpus
@@ -92,9 +92,13 @@ class EmbeddingCollator:
             read_corpus(Path(args.task.export_corpus))
 
     def _refuse_nothing_to_contrast(self, data: TaskData) -> None:
-        if self.contrast_batch and self.batch_size > 1 and len(data.records) > 1:
+        if self.contrast_batch and self.batch_size > 1 and len(set(data.records["positive"])) > 1:
             return
-        lonely = [n for n, texts in enumerate(data.records["negatives"], start=1) if not texts]
+        lonely = [
+            n
+            for n, row in enumerate(data.records, start=1)
+            if not set(row["negatives"] or ()) - {row["positive"]}
+        ]
         if not lonely:
             return
         rows = (
@@ -103,6 +107,8 @@ class EmbeddingCollator:
         cause, remedy = "use_inbatch_negatives is off", "set use_inbatch_negatives=true"
         if self.contrast_batch:
             cause, remedy = "each batch holds one row", "set per_device_train_batch_size to 2 or more"
+            if self.batch_size > 1:
+                cause, remedy = "all rows have the same positive", "give other rows too"
             if len(data.records) == 1:
                 cause, remedy = "there is only one row", "give more rows"
         raise UserError(
@@ -165,9 +171,16 @@ class EmbeddingCollator:
 
 def make_collator(args: TrainingArguments) -> EmbeddingCollator:
     """Read from options and from the model's own config how texts become vectors."""
-    folder = resolve_model(args)
     tokenizer = load_tokenizer(args)
     config = load_config(args)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
+            f"({config.model_type}), which this task does not train; choose an encoder or a decoder"
+        )
+    folder = resolve_model(args)
+    if not (folder / "modules.json").exists():
+        folder = config_folder(args)  # plain peft saves an adapter without it; its base model says
     query_prompt, document_prompt = read_prompts(folder)
     task = args.task
     return EmbeddingCollator(

@@ -61,10 +61,10 @@ def evaluate(
     """Exact search over the evaluation corpus."""
     from swift_embedding.retrieval import evaluate_retrieval, load_retrieval, retrieval_from_rows
 
-    if args.task.eval_retrieval is not None:
-        retrieval = load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
-    elif data is not None:
+    if data is not None:
         retrieval = retrieval_from_rows(data.records)
+    elif args.task.eval_retrieval is not None:
+        retrieval = load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
     else:
         raise UserError("eval_retrieval: expected a BEIR folder (or eval_dataset with rows), found neither")
     metrics, rows = evaluate_retrieval(

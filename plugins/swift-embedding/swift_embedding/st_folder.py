@@ -142,8 +142,11 @@ def load_encoder(
     from transformers import AutoModel, AutoTokenizer
 
     with without_progress_bars():
-        model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Not given, trust_remote_code makes the library ask on the terminal; the answer here is no.
+        model = AutoModel.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     query_prompt, document_prompt = read_prompts(folder)
     return TextEncoder(
         model=model.to(device).eval(),

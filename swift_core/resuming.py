@@ -1,0 +1,108 @@
+"""Going on with a run: from which checkpoint, and only as the run that it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swift_core.errors import UserError, listed
+from swift_core.runs.record import Run, find_resumable
+from swift_core.runs.redact import redacted
+
+if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
+    from swift_core.data.dataset import TaskData
+
+_MAY_CHANGE = frozenset(
+    {
+        "output_dir",
+        "run_name",
+        "cache_dir",
+        "logging_steps",
+        "save_steps",
+        "save_total_limit",
+        "eval_steps",
+        "export_formats",
+        "export_corpus",
+        "disable_tqdm",
+        "report_to",
+        "dataloader_num_workers",
+        "verify_saves",
+        "max_steps",
+        "num_train_epochs",
+    }
+)
+"""Options that change nothing in what the run has done so far."""
+
+
+def checkpoint_to_resume(args: TrainingArguments, wanted: str | Path | bool | None) -> Path | None:
+    """The checkpoint folder that ``wanted`` stands for; None to start a new run.
+
+    Args:
+        args: the options of the run.
+        wanted: a ``checkpoint-N`` folder, a run's folder, True for the newest unfinished run with these
+            options, None or False for none.
+
+    Raises:
+        UserError: there is no such run, or it has no complete checkpoint.
+    """
+    if wanted is None or wanted is False:
+        return None
+    if wanted is True:
+        return _newest(args)
+    folder = Path(wanted)
+    if not folder.name.startswith("checkpoint-"):
+        return _last(Run.open(folder))
+    complete = Run.open(folder.parent).checkpoints()
+    if folder.absolute() not in complete:
+        names = listed([path.name for path in complete])
+        raise UserError(f"resume: {folder} is no complete checkpoint; the run has {names}")
+    return folder.absolute()
+
+
+def _newest(args: TrainingArguments) -> Path:
+    run = find_resumable(args.output_folder, label=args.task_type, options=args.given)
+    if run is None:
+        raise UserError(
+            f"--resume: {args.output_folder} holds no unfinished run of '{args.task_type}' with these "
+            "options and a checkpoint; name the run's folder after --resume, or leave --resume out to start "
+            "a new run"
+        )
+    return _last(run)
+
+
+def _last(run: Run) -> Path:
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise UserError(f"--resume: {run.folder} has no complete checkpoint; start a new run")
+    return checkpoints[-1]
+
+
+def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]) -> None:
+    """Refuse to go on with ``run`` as something else than it was; nothing of it is touched.
+
+    Raises:
+        UserError: its task type, options or data differ; all differences at once.
+    """
+    if run.record["task_type"] != args.claim.qualified_name:
+        raise UserError(
+            f"--resume: {run.folder} is a run of {run.record['task_type']}, found {args.claim.qualified_name}"
+        )
+    before, after = run.record["options"], redacted(args.given)
+    changed = [
+        name for name in sorted({*before, *after} - _MAY_CHANGE) if before.get(name) != after.get(name)
+    ]
+    faults = [
+        f"--resume: option {name} was {before.get(name)!r} in that run, found {after.get(name)!r}; "
+        "change it back, or start a new run"
+        for name in changed
+    ]
+    known = {part["name"]: part["fingerprint"] for part in run.record["data"]}
+    faults += [
+        f"--resume: the {part.name} data is not what the run began with; restore it, or start a new run"
+        for part in data
+        if known.get(part.name, part.fingerprint) != part.fingerprint
+    ]
+    if faults:
+        raise UserError(*faults)
