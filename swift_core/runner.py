@@ -87,11 +87,16 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
 def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float]:
     """Measure the model of a run.
 
-    The figures go into its record, unless ``overrides`` make them those of other data or settings.
+    The figures go into its record, unless ``overrides`` or changed data make them those of something else.
     """
     run = Run.open(folder)
     args = open_trained(run, overrides)
     trainer = SwiftTrainer(args, prepared=prepare_for_evaluation(args), run=run)
+    known = {part["name"]: part["fingerprint"] for part in run.record["data"]}
+    data = trainer.eval_data
+    if data is not None and known.get(data.name, data.fingerprint) != data.fingerprint:
+        print("the evaluation data is not what the run was measured on: the figures stay out of its record")
+        trainer.run = None
     if overrides:
         trainer.run = None
     return trainer.evaluate()

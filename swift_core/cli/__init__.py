@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command and not command.startswith("-") and command not in _HANDLERS:
-        return _plugin_command(command)(arguments[1:])
+        return _run_plugin_command(command, arguments[1:])
     parser = build_parser()
     parsed, unknown = parser.parse_known_args(arguments)
     if hasattr(parsed, "options"):
@@ -142,6 +142,16 @@ def _dispatch(arguments: list[str]) -> int:
     module, _, name = _HANDLERS[parsed.command].partition(":")
     handler: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
     return handler(parsed)
+
+
+def _run_plugin_command(command: str, arguments: list[str]) -> int:
+    function = _plugin_command(command)
+    try:
+        return function(arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SwiftError(f"command '{command}' failed: {type(error).__name__}: {error}") from error
 
 
 def _plugin_command(command: str) -> Callable[[list[str]], int]:

@@ -189,3 +189,18 @@ def test_an_export_says_what_data_it_holds_even_when_that_changed(make_trainer, 
     path.write_text("".join(json.dumps(row) + "\n" for row in rows(4)))
     manifest = json.loads((export_run(trainer.run.folder, "faiss") / "manifest.json").read_text())
     assert manifest["data"][0]["rows"] == manifest["documents"] == 4
+
+
+def test_figures_on_changed_data_stay_out_of_the_record(make_trainer, rows, tmp_path, capsys):
+    paths = {}
+    for name, part in (("dataset", rows(16)), ("eval_dataset", rows(8))):
+        paths[name] = str(tmp_path / f"{name}.jsonl")
+        Path(paths[name]).write_text("".join(json.dumps(row) + "\n" for row in part))
+    trainer = make_trainer(paths["dataset"], eval_rows=paths["eval_dataset"], **paths)
+    trainer.train()
+    trainer.evaluate()
+    before = json.loads((trainer.run.folder / "run.json").read_text())["metrics"]
+    Path(paths["eval_dataset"]).write_text(json.dumps(rows(1)[0]) + "\n")
+    assert evaluate_run(trainer.run.folder)["eval_ndcg@10"] == 1.0
+    assert json.loads((trainer.run.folder / "run.json").read_text())["metrics"] == before
+    assert "not what the run was measured on" in capsys.readouterr().out
