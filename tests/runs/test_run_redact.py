@@ -53,7 +53,7 @@ def test_nested_options() -> None:
         ("see https://u:p@h/a?x=1 and https://h/b", "see https://h/a and https://h/b"),
         ("zip://a.csv::https://u:p@h/a.zip?sig=1", "zip://a.csv::https://h/a.zip"),
         ("hf://datasets/org/name@main/a.jsonl", "hf://datasets/org/name@main/a.jsonl"),
-        ("https://pypi.org/p@1.0", "https://pypi.org/p@1.0"),
+        ("https://example.org/p@1.0", "https://example.org/p@1.0"),
         ("data/part-?.jsonl", "data/part-?.jsonl"),
         ("What is a@b?", "What is a@b?"),
     ],
