@@ -24,7 +24,6 @@ _MAY_CHANGE = frozenset(
         "save_total_limit",
         "eval_steps",
         "export_formats",
-        "export_corpus",
         "disable_tqdm",
         "report_to",
         "dataloader_num_workers",

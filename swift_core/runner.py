@@ -19,12 +19,15 @@ from swift_core.saving import args_for
 from swift_core.trainer import SwiftTrainer
 
 
-def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run:
+def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run | None:
     """Train, then evaluate and export as the options say.
 
     Args:
         args: the options of the run.
         resume: a run's folder to go on with, or ``""`` for the newest unfinished one with these options.
+
+    Returns:
+        The run, on the main process; None on the others.
 
     Raises:
         UserError: the options, the data or the run to resume can't be used.
@@ -45,7 +48,7 @@ def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run:
         except SwiftError as error:
             model = Path(str(trainer.args.output_dir)) / "model"
             raise SwiftError(f"{error}\nThe model was trained and saved before: {model}") from error
-    return trainer.run or Run.open(Path(str(trainer.args.output_dir)))
+    return trainer.run
 
 
 def _evaluate_and_export(trainer: SwiftTrainer) -> None:
@@ -54,7 +57,8 @@ def _evaluate_and_export(trainer: SwiftTrainer) -> None:
     for name in trainer.options.core.export_formats:
         started = time.perf_counter()
         folder = trainer.save_model(format=name)
-        print(f"exported  {name} to {folder} in {time.perf_counter() - started:.1f} s")
+        if trainer.run is not None:
+            print(f"exported  {name} to {folder} in {time.perf_counter() - started:.1f} s")
 
 
 _ONLY_TRAINING = frozenset({"eval_strategy", "eval_on_start", "load_best_model_at_end", "bf16", "fp16"})

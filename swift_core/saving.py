@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,16 +48,6 @@ def refuse_to_replace(folder: Path) -> None:
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"output_dir: {folder} is not empty and would be replaced; name a folder that is new")
-
-
-def swap_folder(staged: Path, target: Path) -> None:
-    """Put ``staged`` in the place of ``target``; at every moment one of the two is whole."""
-    old = target.with_name(f".old-{target.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    staged.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def finish_saved_folder(folder: Path, args: TrainingArguments) -> None:

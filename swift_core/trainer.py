@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,11 +20,12 @@ from transformers.trainer_utils import SaveStrategy
 from swift_core.arguments import TrainingArguments
 from swift_core.batching import CountingCollator
 from swift_core.console import ConsoleCallback, Throughput
-from swift_core.errors import UserError, did_you_mean, listed
+from swift_core.errors import SwiftError, UserError, did_you_mean, listed
 from swift_core.exports import export_faults, write_export
 from swift_core.models import without_progress_bars
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
 from swift_core.resuming import checkpoint_to_resume, refuse_other_run
+from swift_core.runs.atomic import TEMPORARY, swap_folder
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
 from swift_core.saving import (
@@ -32,7 +34,6 @@ from swift_core.saving import (
     finish_saved_folder,
     refuse_to_replace,
     reload_model,
-    swap_folder,
 )
 from swift_core.strategy import check_strategy, use_one_gpu_per_process
 from swift_core.tracking import RunRecorder
@@ -110,6 +111,7 @@ class SwiftTrainer(transformers.Trainer):
         except ValueError as error:
             raise UserError(" ".join(str(error).split())) from error
         check_strategy(self.args, self.accelerator.distributed_type)
+        self._num_parameters = sum(p.numel() for p in model.parameters())
         # Versions before loss_is_scaled_for_ga look at this one.
         self.model_accepts_loss_kwargs = True
         self.remove_callback(ProgressCallback)
@@ -130,8 +132,8 @@ class SwiftTrainer(transformers.Trainer):
         """Train, and save the result in ``model/`` of the run's folder.
 
         Args:
-            resume_from_checkpoint: a ``checkpoint-N`` folder of a run: goes on from there, in that run's
-                folder.
+            resume_from_checkpoint: a ``checkpoint-N`` folder of a run, or the run's own for its last one:
+                goes on from there, in that run's folder. True: the newest unfinished run with these options.
             trial: as in transformers.
             ignore_keys_for_eval: as in transformers.
         """
@@ -153,11 +155,15 @@ class SwiftTrainer(transformers.Trainer):
         ``train`` does so itself; open it around ``train`` to have evaluation and export in the same record,
         which says ``finished`` only when all is done.
         """
-        if self.run is not None and self.run.state == "running":
+        # A flag and not the record: only the main process has that, and all must take the same way.
+        if self._recording:
             yield
             return
         self._begin_run(checkpoint)
+        self._recording = True
         try:
+            if self.run is not None:
+                self.runtime.run_started(self.run)
             yield
         except BaseException as error:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -165,26 +171,31 @@ class SwiftTrainer(transformers.Trainer):
             with contextlib.suppress(UserError, OSError):
                 self._end_run(state, f"{type(error).__name__}: {error}".rstrip(": "))
             raise
+        finally:
+            self._recording = False
         self._end_run("finished")
+
+    _recording = False
 
     def _begin_run(self, checkpoint: Path | None = None) -> None:
         """Make the run's folder, or take over that of ``checkpoint``; every process learns its path."""
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else None
         if self.is_world_process_zero():
-            self.run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
-            if checkpoint is not None:
-                refuse_other_run(self.run, self.options, [d for d in (self.train_data, self.eval_data) if d])
-                self.run.continue_()
-                self.run.remove_incomplete_checkpoints()
-                self.run.drop_metrics_after(step or 0)
-            summaries = [data.summary for data in (self.train_data, self.eval_data) if data]
-            self.run.update(data=summaries, resolved_options=self.options.resolved())
+            self.run = self._own_run(checkpoint)
             self._recorder = RunRecorder(resume_step=step)
             self.runtime.add(self._recorder)
         folder = broadcast_object_list([str(self.run.folder) if self.run else None])[0]
         self.args.output_dir = folder
-        if self.run is not None:
-            self.runtime.run_started(self.run)
+
+    def _own_run(self, checkpoint: Path | None) -> Run:
+        data = [part for part in (self.train_data, self.eval_data) if part is not None]
+        run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
+        if checkpoint is not None:
+            refuse_other_run(run, self.options, data)
+            run.continue_()
+            run.remove_incomplete_checkpoints()
+        run.update(data=[part.summary for part in data], resolved_options=self.options.resolved())
+        return run
 
     def _end_run(self, state: Any, error: str | None = None) -> None:
         if self.run is not None:
@@ -225,7 +236,7 @@ class SwiftTrainer(transformers.Trainer):
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """About 6 operations a parameter and token, forward and backward (Kaplan et al. 2020)."""
-        return 6 * sum(p.numel() for p in self.network.parameters()) * int(inputs["num_tokens"])
+        return 6 * self._num_parameters * int(inputs["num_tokens"])
 
     @property
     def network(self) -> nn.Module:
@@ -399,10 +410,18 @@ class SwiftTrainer(transformers.Trainer):
         return self._save_final(Path(output_dir) if output_dir else folder / "model")
 
     def _save_final(self, target: Path) -> Path:
-        staged = target.with_name(f".tmp-{target.name}")
+        # One name for all processes, each of which may write a part; a killed run may have left one.
+        staged = target.with_name(f"{TEMPORARY}{target.name}")
+        if self.is_world_process_zero():
+            shutil.rmtree(staged, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         super().save_model(str(staged))
         self.accelerator.wait_for_everyone()
-        self._verify(staged)
+        try:
+            self._verify(staged)
+        except SwiftError:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
         if self.is_world_process_zero():
             swap_folder(staged, target)
             if self.run is not None and target == self.run.model:

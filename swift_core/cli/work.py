@@ -36,8 +36,8 @@ def train(parsed: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             _say_how_to_go_on(["swift", "train", parsed.run_file, *overrides], args)
             raise
-        result = runner.describe_result(run)
-    _finish(parsed, result, lambda: print(f"finished  {run.folder}"))
+    if run is not None:  # one of several processes tells the result
+        _finish(parsed, runner.describe_result(run), lambda: print(f"finished  {run.folder}"))
     return 0
 
 

@@ -45,8 +45,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     fresh.mkdir()
     try:
         yield fresh
-        _flush_tree(fresh)
-        _swap(fresh, path)
+        swap_folder(fresh, path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -63,7 +62,13 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
 
 
-def _swap(fresh: Path, path: Path) -> None:
+def swap_folder(fresh: Path, path: Path) -> None:
+    """Give the whole folder ``fresh`` the name ``path``; an older ``path`` is there until then.
+
+    Raises:
+        OSError: the older one, if any, is in its place again.
+    """
+    _flush_tree(fresh)
     aside = _beside(path)
     try:
         with contextlib.suppress(FileNotFoundError):

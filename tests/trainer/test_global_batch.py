@@ -61,6 +61,24 @@ def test_accumulation_does_not_change_a_step(make_trainer, rows, still_encoder, 
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+def on_two_processes(folder: Path, *command: str) -> str:
+    """Run a script, or ``-m module``, in ``folder`` on two processes; return what they printed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    done = subprocess.run(
+        [sys.executable, *launcher, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 TWO_PROCESSES = """
 import json, sys
 from swift_core import SwiftTrainer, TrainingArguments
@@ -97,28 +115,33 @@ def test_two_processes_do_not_change_a_step_and_evaluate_alike(
     }
     (tmp_path / "job.json").write_text(json.dumps([changed, rows(8, 2), rows(8)]))
     (tmp_path / "job.py").write_text(TWO_PROCESSES)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node=2",
-            f"--master-port={port}",
-            "job.py",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_processes(tmp_path, "job.py")
     folder, figures, first_log = json.loads((tmp_path / "result.json").read_text())
     assert len(list(Path(folder).parent.iterdir())) == 2, "one run folder a run, not one a process"
     assert distance(whole.run.folder, Path(folder)) < 1e-5
     assert first_log["loss"] == pytest.approx(whole.state.log_history[0]["loss"], abs=1e-6)
     assert figures["eval_ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], abs=1e-6)
     assert (Path(folder) / "exports" / "hf" / "modules.json").exists()
+
+
+def test_the_command_line_trains_evaluates_and_exports_on_two_processes(rows, tiny_encoder, tmp_path):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    options = {
+        "task_type": "embedding",
+        "model_name_or_path": str(tiny_encoder),
+        "dataset": "train.jsonl",
+        "eval_split": 0.25,
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "cache_dir": "cache",
+        "export_formats": ["hf"],
+        "use_cpu": True,
+        "ddp_backend": "gloo",
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(options))
+    told = on_two_processes(tmp_path, "-m", "swift_core", "train", "run.yaml")
+    assert (told.count("exported"), told.count("finished")) == (1, 1), told
+    (folder,) = (tmp_path / "output" / "task-type=embedding").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["state"], list(record["exports"])) == ("finished", ["hf"])
+    assert "eval_ndcg@10" in record["metrics"]
