@@ -80,10 +80,20 @@ def on_two_processes(folder: Path, *command: str) -> str:
 
 
 TWO_PROCESSES = """
-import json, sys
-from swift_core import SwiftTrainer, TrainingArguments
+import json, os
+from swift_core import LossOutput, SwiftTrainer, TrainingArguments, hookimpl
+
+class OneRankOnly:
+    @hookimpl(wrapper=True)
+    def compute_loss(self):
+        output = yield
+        extra = {"only_here": 3.0} if os.environ["RANK"] == "0" else {}
+        return LossOutput(output.loss, {**output.metrics, **extra})
+
 options, rows, eval_rows = json.load(open("job.json"))
-trainer = SwiftTrainer(TrainingArguments(**options), train_dataset=rows, eval_dataset=eval_rows)
+trainer = SwiftTrainer(
+    TrainingArguments(**options), train_dataset=rows, eval_dataset=eval_rows, extensions=[OneRankOnly()]
+)
 trainer.train()
 metrics = trainer.evaluate()
 trainer.save_model(format="hf")
@@ -120,6 +130,7 @@ def test_two_processes_do_not_change_a_step_and_evaluate_alike(
     assert len(list(Path(folder).parent.iterdir())) == 2, "one run folder a run, not one a process"
     assert distance(whole.run.folder, Path(folder)) < 1e-5
     assert first_log["loss"] == pytest.approx(whole.state.log_history[0]["loss"], abs=1e-6)
+    assert first_log["only_here"] == 3.0, "a figure that one process has must not stop the others"
     assert figures["eval_ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], abs=1e-6)
     assert (Path(folder) / "exports" / "hf" / "modules.json").exists()
 

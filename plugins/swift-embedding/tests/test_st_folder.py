@@ -197,3 +197,16 @@ def test_what_is_not_there_and_what_is_broken(minilm_folder: Path, tmp_path: Pat
     (tmp_path / "config_sentence_transformers.json").write_text("{")
     with pytest.raises(UserError, match=r"config_sentence_transformers\.json: expected JSON"):
         read_prompts(tmp_path)
+
+
+def test_a_folder_that_brings_code_is_refused_without_a_question(tmp_path, monkeypatch) -> None:
+    def ask(*arguments: object) -> str:
+        raise AssertionError("the library asked whether to run the code of the model")
+
+    monkeypatch.setattr("builtins.input", ask)
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "unheard-of", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}'
+    )
+    (tmp_path / "evil.py").write_text("raise SystemExit('code of the model ran')")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load_encoder(tmp_path)
