@@ -50,6 +50,15 @@ def default_list(defaults: Iterable[tuple[str, object]]) -> str:
     return ", ".join(f"`{name}={value}`" for name, value in defaults) + "."
 
 
+def families() -> str:
+    """How families of models run without padding."""
+    sys.path.insert(0, str(DOCS.parent))
+    from benchmarks.families import family_table
+
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    return family_table()
+
+
 def trainer_names() -> str:
     """The options of the training loop, by name."""
     known = options_of(transformers.TrainingArguments, "trainer")
@@ -92,6 +101,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "embedding-options": lambda: option_table(options_of(EmbeddingOptions, "task").values()),
     "embedding-defaults": lambda: default_list(SPEC.defaults.items()),
     "embedding-columns": columns_table,
+    "families": families,
     "trainer-options": trainer_names,
     "refused-options": refused_table,
     "help": command_help,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swift_core.hookspecs import Collator
 
 
-def pad_batch(rows: Sequence[Sequence[int]], *, pad_token_id: int) -> dict[str, Tensor]:
+def pad_batch(rows: Sequence[Sequence[int]] | Sequence[Tensor], *, pad_token_id: int) -> dict[str, Tensor]:
     """Pad ``rows`` of token ids on the right, to the longest one.
 
     Args:
@@ -23,12 +23,12 @@ def pad_batch(rows: Sequence[Sequence[int]], *, pad_token_id: int) -> dict[str, 
     Returns:
         ``input_ids`` and ``attention_mask``, both int64 of shape [B, T].
     """
-    longest = max(len(row) for row in rows)
+    longest = max(len(rows[index]) for index in range(len(rows)))
     input_ids = torch.full((len(rows), longest), pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = torch.as_tensor(row)
-        attention_mask[index, : len(row)] = 1
+    for index in range(len(rows)):
+        input_ids[index, : len(rows[index])] = torch.as_tensor(rows[index])
+        attention_mask[index, : len(rows[index])] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 

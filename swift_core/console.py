@@ -115,7 +115,6 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
     how = "all trained" if trained == every else f"{trained:,} trained ({trained / every:.1%})"
     base: Any = getattr(model, "get_base_model", lambda: model)()
     args = trainer.args
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     changed = [f"{name}={value}" for name, value in trainer.shown_options().items()]
     lines = [
         f"task      {options.task_type} (package {options.claim.package} {options.claim.version})",
@@ -127,11 +126,34 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
         lines.append(f"evaluate  {data_line(trainer.eval_data)}")
     lines += [
         f"options   {listed(changed)}",
-        f"batches   {rows} rows a step ({args.per_device_train_batch_size} a device x "
-        f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes), {args.device}",
+        f"batches   {_batch_line(trainer)}",
+        *_padding_lines(trainer),
         f"output    {args.output_dir}",
     ]
     return lines
+
+
+def _batch_line(trainer: SwiftTrainer) -> str:
+    args, budget = trainer.args, trainer.options.core.max_tokens_per_batch
+    spread = f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes), {args.device}"
+    if budget is not None:
+        return f"up to {budget:,} tokens (a device x {spread}"
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return f"{rows} rows a step ({args.per_device_train_batch_size} a device x {spread}"
+
+
+def _padding_lines(trainer: SwiftTrainer) -> list[str]:
+    from swift_core.flat import state_of
+    from swift_core.flat.data import padding_cost
+
+    state = state_of(trainer.network)
+    if trainer.train_data is None or state.rung is None:
+        return []
+    rows = trainer.args.per_device_train_batch_size
+    cost = padding_cost(trainer.train_data, trainer.collator, rows, trainer.args.seed)
+    if cost is None:
+        return []
+    return [f"padding   {state.told}; padded batches would compute {cost:.2f} tokens for each useful one"]
 
 
 def data_line(data: TaskData | None) -> str:

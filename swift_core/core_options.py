@@ -32,6 +32,12 @@ class CoreOptions:
         None, help="Longest text in tokens, special tokens included; default: what the model can take."
     )
 
+    max_tokens_per_batch: Annotated[int, Gt(0)] | None = option(
+        None,
+        help="Fill the training batches of a device up to so many tokens, with as many rows as fit; "
+        "per_device_train_batch_size, where it is given too, is the largest number of rows.",
+    )
+
     dataset: str | list[str] | None = option(
         None, help="Training data: jsonl, csv or parquet files (local or URL), a folder, or a hub id."
     )

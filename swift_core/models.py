@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from swift_core.adapters import add_lora, known_warnings_of_peft
 from swift_core.errors import UserError, first_line
+from swift_core.flat import FlatState, set_state
 from swift_core.model_folders import (
     base_args_of,
     base_folder_of,
@@ -122,6 +123,7 @@ def _load_weights(folder: Path, args: TrainingArguments, auto_class: Any) -> Pre
             f"model_name_or_path: {args.core.model_name_or_path} can't be loaded: {reason}"
         ) from error
     _refuse_random_weights(model, info["missing_keys"], args)
+    set_state(model, FlatState(asked=args.core.attn_implementation))
     return model  # type: ignore[no-any-return]
 
 

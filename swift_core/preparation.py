@@ -89,12 +89,32 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
             f"eval_strategy: '{when.value}' needs evaluation data, found none; set eval_dataset or "
             "eval_split, or eval_strategy=no"
         )
+    if args.core.max_tokens_per_batch is not None:
+        _check_token_budget(args, train, args.core.max_tokens_per_batch)
+        return
     rows = loop.per_device_train_batch_size * loop.world_size
     if loop.dataloader_drop_last and len(train.records) < rows:
         raise UserError(
             f"dataloader_drop_last: the {len(train.records)} rows of training data don't fill one batch of "
             f"{rows}, so nothing would be trained; lower per_device_train_batch_size"
         )
+
+
+def _check_token_budget(args: TrainingArguments, train: TaskData, budget: int) -> None:
+    faults = []
+    if train.stats is not None and train.stats.longest > budget:
+        faults.append(
+            f"max_tokens_per_batch: the longest row has {train.stats.longest:,} tokens, expected at least "
+            f"that many, found {budget:,}; raise it, or lower max_length"
+        )
+    strategy = str(args.trainer.train_sampling_strategy)
+    if strategy not in ("random", "sequential"):
+        faults.append(
+            f"train_sampling_strategy: '{strategy}' and max_tokens_per_batch both decide which rows make a "
+            "batch; leave one of them out (max_tokens_per_batch brings rows of similar length together)"
+        )
+    if faults:
+        raise UserError(*faults)
 
 
 def prepare_for_evaluation(args: TrainingArguments) -> Preparation:

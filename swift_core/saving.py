@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from swift_core.errors import SwiftError, UserError
+from swift_core.flat.check import run_alike
 from swift_core.model_folders import is_adapter, resolve_model
 from swift_core.models import without_progress_bars
 from swift_core.runs.atomic import write_text
@@ -106,6 +107,7 @@ def check_reload(
     """
     with without_progress_bars():
         copy = reload_model(folder, runtime, args).eval()
+    run_alike(copy, model)
     before, after = _weights(model), _weights(copy)
     broken = sorted(name for name, weight in before.items() if not weight.isfinite().all())
     if broken:

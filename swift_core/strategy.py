@@ -23,8 +23,14 @@ def check_strategy(args: transformers.TrainingArguments, found: DistributedType)
     """Refuse to train otherwise than was asked for: on a CPU the library turns FSDP into DDP in silence.
 
     Raises:
-        UserError: it would.
+        UserError: it would, or batches would be cut into rows, which they don't consist of here.
     """
+    for name in ("dispatch_batches", "split_batches"):
+        if getattr(getattr(args, "accelerator_config", None), name, None):
+            raise UserError(
+                f"accelerator_config: {name} cuts padded batches into rows, and batches here are flat rows "
+                "of tokens; leave it out: each process reads its own batches"
+            )
     for option, wanted in (("fsdp", DistributedType.FSDP), ("deepspeed", DistributedType.DEEPSPEED)):
         if getattr(args, option) and found != wanted:
             raise UserError(

@@ -22,12 +22,15 @@ from swift_core.batching import CountingCollator
 from swift_core.console import ConsoleCallback, Throughput
 from swift_core.errors import SwiftError, UserError, did_you_mean, listed
 from swift_core.exports import export_faults, write_export
+from swift_core.flat.data import settle_on_data
+from swift_core.matmul import fastest_float32_matmul
 from swift_core.models import without_progress_bars
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
 from swift_core.resuming import checkpoint_to_resume, refuse_other_run
 from swift_core.runs.atomic import TEMPORARY, swap_folder
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
+from swift_core.sampling import token_budget_loader
 from swift_core.saving import (
     CollatorFiles,
     check_reload,
@@ -39,6 +42,7 @@ from swift_core.strategy import check_strategy, use_one_gpu_per_process
 from swift_core.tracking import RunRecorder
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
     from transformers import TrainerCallback
     from transformers.trainer_utils import TrainOutput
 
@@ -142,11 +146,24 @@ class SwiftTrainer(transformers.Trainer):
         checkpoint = checkpoint_to_resume(self.options, resume_from_checkpoint)
         # What happened since the trainer was built (an evaluation, another run) must not show in this one.
         transformers.set_seed(self.args.seed)
-        with self.recorded(checkpoint):
+        self._settle_batches()
+        with self.recorded(checkpoint), fastest_float32_matmul(self.args.device):
             output = super().train(str(checkpoint) if checkpoint else None, trial, ignore_keys_for_eval)
             self.save_model()
             self._note_metrics({**output.metrics, "train_steps": self.state.global_step})
         return output
+
+    def _settle_batches(self) -> None:
+        """Look on a real batch, the same on all processes, how the model can be run without padding."""
+        with self.compute_loss_context_manager():
+            settle_on_data(self.network, self.train_data, self.collator)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """As the library makes it, or with batches up to ``max_tokens_per_batch``."""
+        budget, data = self.options.core.max_tokens_per_batch, self.train_data
+        if budget is None or data is None or data.features is None:
+            return super().get_train_dataloader()
+        return token_budget_loader(self, data.features, budget)
 
     @contextmanager
     def recorded(self, checkpoint: Path | None = None) -> Iterator[None]:
@@ -292,7 +309,7 @@ class SwiftTrainer(transformers.Trainer):
         if data is None and not self.options.evaluates:
             raise UserError("eval_dataset: expected evaluation data (or an option that names it), found none")
         started = time.perf_counter()
-        with self.measuring() as model:
+        with self.measuring() as model, fastest_float32_matmul(self.args.device):
             evaluation = self.runtime.evaluate(
                 model=model, collator=self.collator, data=data, args=self.options
             )

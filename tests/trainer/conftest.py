@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,14 @@ def curve() -> Callable[[Path], list[tuple[int, float]]]:
         return [(row["step"], row["loss"]) for row in map(json.loads, lines) if "loss" in row]
 
     return read
+
+
+@pytest.fixture
+def still_encoder(tiny_encoder: Path, tmp_path: Path) -> str:
+    """The tiny encoder without dropout."""
+    folder = tmp_path / "still"
+    shutil.copytree(tiny_encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +20,6 @@ EXACT: dict[str, Any] = {
     "max_steps": 2,
     "num_train_epochs": 1,
 }
-
-
-@pytest.fixture
-def still_encoder(tiny_encoder: Path, tmp_path: Path) -> str:
-    """The tiny encoder without dropout."""
-    import shutil
-
-    folder = tmp_path / "still"
-    shutil.copytree(tiny_encoder, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    (folder / "config.json").write_text(json.dumps(config))
-    return str(folder)
 
 
 def distance(first: Path, second: Path) -> float:
@@ -59,24 +43,6 @@ def test_accumulation_does_not_change_a_step(make_trainer, rows, still_encoder, 
     assert distance(whole.run.folder, cut.run.folder) < 1e-5
     losses = [trainer.state.log_history[0]["loss"] for trainer in (whole, cut)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
-
-
-def on_two_processes(folder: Path, *command: str) -> str:
-    """Run a script, or ``-m module``, in ``folder`` on two processes; return what they printed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    done = subprocess.run(
-        [sys.executable, *launcher, *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 TWO_PROCESSES = """
@@ -103,7 +69,7 @@ if trainer.run is not None:
 
 
 def test_two_processes_do_not_change_a_step_and_evaluate_alike(
-    make_trainer, rows, options, still_encoder, tmp_path
+    make_trainer, rows, options, still_encoder, tmp_path, on_two_processes
 ):
     whole = make_trainer(
         rows(8, 2),
@@ -135,7 +101,9 @@ def test_two_processes_do_not_change_a_step_and_evaluate_alike(
     assert (Path(folder) / "exports" / "hf" / "modules.json").exists()
 
 
-def test_the_command_line_trains_evaluates_and_exports_on_two_processes(rows, tiny_encoder, tmp_path):
+def test_the_command_line_trains_evaluates_and_exports_on_two_processes(
+    rows, tiny_encoder, tmp_path, on_two_processes
+):
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
     options = {
         "task_type": "embedding",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from swift_core.batching import pad_batch
 from swift_core.errors import UserError
+from swift_core.flat import PoolingMethod, flat_batch
 from swift_core.model_folders import config_folder, load_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
-from swift_embedding.pooling import PoolingMethod, default_pooling
+from swift_embedding.pooling import default_pooling
 from swift_embedding.retrieval import load_retrieval, read_corpus
 from swift_embedding.st_folder import read_max_length, read_prompts, write_st_config
 
@@ -120,7 +120,7 @@ class EmbeddingCollator:
         """Batch B rows with N different documents.
 
         Returns:
-            ``query`` and ``document`` (``input_ids`` and ``attention_mask``, [B, Tq] and [N, Td]),
+            ``query`` and ``document`` (each a :class:`swift_core.flat.FlatBatch`, of B and of N texts),
             ``targets`` [B] and ``excluded`` [B, N] as :func:`swift_embedding.losses.info_nce` takes them.
         """
         place: dict[tuple[int, ...], int] = {}
@@ -129,8 +129,8 @@ class EmbeddingCollator:
         ]
         targets = torch.tensor([row[0] for row in documents])  # [B]
         return {
-            "query": self._pad([row["query"] for row in features]),
-            "document": self._pad(list(place)),
+            "query": flat_batch([row["query"] for row in features]),
+            "document": flat_batch(list(place)),
             "targets": targets,
             "excluded": self._excluded([tuple(row["query"]) for row in features], documents, len(place)),
         }
@@ -152,10 +152,6 @@ class EmbeddingCollator:
             excluded[row, answers] = True
             excluded[row, own[0]] = False
         return excluded
-
-    def _pad(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        # On the right, whatever the tokenizer says: absolute positions are counted from the left.
-        return pad_batch(rows, pad_token_id=self.tokenizer.pad_token_id)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer and how vectors are made, in the layout of sentence-transformers."""

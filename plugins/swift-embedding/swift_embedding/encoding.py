@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,60 +11,59 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from swift_core.batching import pad_batch
-from swift_embedding import pooling
-from swift_embedding.pooling import PoolingMethod
+from swift_core.flat import FlatBatch, PoolingMethod, flat_batch, pool_segments, segment_vectors
+from swift_core.matmul import fastest_float32_matmul
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Shape legend: N texts, B texts of a batch, T tokens of the longest text of a batch, D dimensions.
+# Shape legend: N texts, B texts of a batch, D dimensions.
 
 _TEXTS_AT_ONCE = 16_384
 """Texts that are tokenised together: the ids of a large corpus would fill the memory."""
 
 
-def embed(model: nn.Module, batch: Mapping[str, Tensor], *, method: PoolingMethod, normalize: bool) -> Tensor:
+def embed(
+    model: nn.Module,
+    batch: FlatBatch,
+    *,
+    method: PoolingMethod,
+    normalize: bool,
+    cache_tokens: int | None = None,
+) -> Tensor:
     """One vector a text, with gradients where the caller has them on.
 
     Args:
         model: gives ``last_hidden_state``; may be wrapped by DDP or peft.
-        batch: ``input_ids`` and ``attention_mask``, [B, T], padded on either side.
-        method: see :func:`swift_embedding.pooling.pool`.
+        batch: B texts.
+        method: see :func:`swift_core.flat.pool_segments`.
         normalize: scale the vectors to length 1.
+        cache_tokens: see :func:`swift_core.flat.segment_vectors`.
 
     Returns:
         [B, D]
     """
-    # Keys and values of every layer would be kept for a next token that nobody asks for.
-    extra = {"use_cache": False} if _has_cache(model) else {}
-    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **extra)
-    vectors = pooling.pool(output.last_hidden_state, batch["attention_mask"], method)  # [B, T, D] -> [B, D]
-    return pooling.normalize(vectors) if normalize else vectors
-
-
-def _has_cache(model: Any) -> bool:
-    while isinstance(getattr(model, "module", None), nn.Module):  # DDP and its like
-        model = model.module
-    if hasattr(model, "get_base_model"):  # peft
-        model = model.get_base_model()
-    return "use_cache" in inspect.signature(model.forward).parameters
+    vectors = segment_vectors(
+        model, batch, lambda hidden, part: pool_segments(hidden, part, method), cache_tokens=cache_tokens
+    )
+    return functional.normalize(vectors, p=2.0, dim=-1) if normalize else vectors
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoder:
     """A model with all that is needed to turn texts into vectors.
 
-    Texts are sorted by length and padded to the longest of their batch. Under torch.distributed the batches
+    Texts are sorted by length and go through the model without padding. Under torch.distributed the batches
     are shared out among the processes, which must all make the same calls and all get every vector.
 
     Attributes:
         max_length: longest text in tokens; a longer one is cut and keeps its special tokens.
         query_prompt: put before every query.
         document_prompt: put before every document.
-        batch_tokens: largest number of tokens in a batch, padding included.
+        batch_tokens: largest number of tokens in a batch.
         share_batches: False where one process works alone while the others wait, as in an export.
     """
 
@@ -120,7 +118,7 @@ class TextEncoder:
         batches = self._batches(rows)
         rank, world = _rank_and_world() if self.share_batches else (0, 1)
         result: np.ndarray | None = None
-        with _evaluating(self.model):
+        with _evaluating(self.model), fastest_float32_matmul(self._device):
             for start in range(0, len(batches), world):
                 # In the last round a process may be left without a batch. It repeats one, so that all
                 # processes run the model equally often (FSDP gathers weights in the forward pass).
@@ -143,21 +141,23 @@ class TextEncoder:
         """Indices of the rows that have tokens, longest first, in batches of at most ``batch_tokens``."""
         order = sorted((n for n, row in enumerate(rows) if len(row)), key=lambda n: -len(rows[n]))
         batches: list[list[int]] = []
+        room = 0
         for index in order:
-            # The first row of a batch is its longest, which the others are padded to.
-            if not batches or (len(batches[-1]) + 1) * len(rows[batches[-1][0]]) > self.batch_tokens:
+            if not batches or len(rows[index]) > room:
                 batches.append([])
+                room = self.batch_tokens
             batches[-1].append(index)
+            room -= len(rows[index])
         return batches
 
     def _forward(self, rows: list[Sequence[int]]) -> Tensor:
-        pad_token_id = self.tokenizer.pad_token_id
-        # On the right: positions that are counted from the left stay right for every model.
-        batch = pad_batch(rows, pad_token_id=0 if pad_token_id is None else pad_token_id)  # [B, T]
-        device = next(self.model.parameters()).device
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        batch = flat_batch(rows).to(self._device)
         vectors = embed(self.model, batch, method=self.pooling_method, normalize=self.normalize_embeddings)
         return vectors.float()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -45,9 +45,16 @@ def compute_loss(
     model: nn.Module, batch: Mapping[str, Any], collator: EmbeddingCollator, args: TrainingArguments
 ) -> LossOutput:
     """InfoNCE over the documents of the batch."""
-    method, normalize = collator.pooling_method, collator.normalize_embeddings
-    queries = embed(model, batch["query"], method=method, normalize=normalize)  # [B, D]
-    documents = embed(model, batch["document"], method=method, normalize=normalize)  # [N, D]
+    queries, documents = (  # [B, D], [N, D]
+        embed(
+            model,
+            batch[side],
+            method=collator.pooling_method,
+            normalize=collator.normalize_embeddings,
+            cache_tokens=args.task.gradient_cache_tokens,
+        )
+        for side in ("query", "document")
+    )
     loss, accuracy = info_nce(
         queries, documents, batch["targets"], temperature=args.task.temperature, excluded=batch["excluded"]
     )

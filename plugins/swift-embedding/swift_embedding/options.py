@@ -26,6 +26,11 @@ class EmbeddingOptions:
     use_inbatch_negatives: bool = option(
         True, help="The other rows' documents of a batch count as negatives too."
     )
+    gradient_cache_tokens: Annotated[int, Gt(0)] | None = option(
+        None,
+        help="Hold the activations of about so many tokens at a time and compute them again for the "
+        "gradient: for batches larger than memory. Costs a second forward pass and changes no gradient.",
+    )
     query_prompt: str | None = option(
         None, help="Text put before every query; default: what the model's config says, else nothing."
     )

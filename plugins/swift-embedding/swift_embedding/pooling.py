@@ -1,57 +1,13 @@
-"""From token vectors to one vector a text, and which way a given model wants it."""
+"""How a given model wants its token vectors reduced to one vector a text."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
-
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import Any, cast, get_args
 
 from swift_core.errors import UserError
-
-PoolingMethod = Literal["cls", "mean", "lasttoken"]
-
-# Shape legend: B texts, T tokens of the longest text, D dimensions.
-
-
-def pool(hidden: Tensor, attention_mask: Tensor, method: PoolingMethod) -> Tensor:
-    """Reduce token vectors to one vector a text.
-
-    ``cls`` takes the first real token, ``lasttoken`` the last one, ``mean`` averages over the real ones:
-    sum_t m_t h_t / sum_t m_t (Reimers and Gurevych 2019). Padding may be on either side.
-
-    Args:
-        hidden: [B, T, D].
-        attention_mask: [B, T], 1 or True for real tokens; every row has at least one.
-        method: which of the three.
-
-    Returns:
-        [B, D] in the type of ``hidden``; a mean is computed in float32 at least.
-
-    Raises:
-        ValueError: ``method`` is none of the three.
-    """
-    mask = attention_mask.long()  # [B, T]
-    if method == "mean":
-        precise = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        # Not a product: what a model leaves at padding may be NaN, and NaN * 0 is NaN.
-        total = precise.masked_fill(mask.unsqueeze(-1) == 0, 0).sum(dim=1)  # [B, D]
-        return (total / mask.sum(dim=1, keepdim=True).clamp(min=1)).to(hidden.dtype)
-    if method == "cls":
-        position = mask.argmax(dim=1)  # [B], the first 1
-    elif method == "lasttoken":
-        position = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)  # [B], the last 1
-    else:
-        raise ValueError(f"pooling method {method!r} is none of {', '.join(get_args(PoolingMethod))}")
-    return hidden[torch.arange(len(hidden), device=hidden.device), position]  # [B, D]
-
-
-def normalize(vectors: Tensor) -> Tensor:
-    """Scale each row of ``vectors`` [B, D] to length 1: v / max(|v|, 1e-12)."""
-    return functional.normalize(vectors, p=2.0, dim=-1)
+from swift_core.flat import PoolingMethod
 
 
 def default_pooling(model_folder: Path, config: Any) -> PoolingMethod:

@@ -70,7 +70,7 @@ def test_every_document_is_in_a_batch_once_and_ragged_negatives_are_all_used(col
             {"query": "q3", "positive": "one"},
         )
     )
-    assert len(batch["document"]["input_ids"]) == 4
+    assert len(batch["document"]) == 4
     assert batch["targets"].tolist() == [0, 3, 0]
     # One positive of two rows is a negative of neither; all the rest count.
     assert batch["excluded"].sum() == 0

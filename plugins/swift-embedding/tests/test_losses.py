@@ -9,11 +9,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch.nn import functional
 
 from swift_core import TrainingArguments
 from swift_embedding import hooks
 from swift_embedding.losses import info_nce
-from swift_embedding.pooling import normalize
 
 
 def raw_vectors(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -21,7 +21,7 @@ def raw_vectors(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def random_vectors(*shape: int, seed: int = 0) -> torch.Tensor:
-    return normalize(raw_vectors(*shape, seed=seed))
+    return functional.normalize(raw_vectors(*shape, seed=seed), dim=-1)
 
 
 @pytest.mark.parametrize("negatives", [0, 1, 3])
@@ -36,7 +36,7 @@ def test_loss_and_gradients_equal_sentence_transformers(negatives: int, temperat
     expected.backward()
 
     mine = [part.clone().requires_grad_() for part in parts]
-    queries, *documents = [normalize(part) for part in mine]
+    queries, *documents = [functional.normalize(part, dim=-1) for part in mine]
     loss, _ = info_nce(queries, torch.cat(documents), torch.arange(batch), temperature=temperature)
     loss.backward()
 

@@ -1,4 +1,4 @@
-"""Pooling against a loop over the real tokens, and what models say about it themselves."""
+"""What models say themselves about how they are pooled."""
 
 from __future__ import annotations
 
@@ -6,64 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoConfig
 
 from swift_core.errors import UserError
-from swift_embedding.pooling import PoolingMethod, default_pooling, is_decoder, normalize, pool
-
-LENGTHS = [3, 7, 1, 5]
-PICKED = {"cls": lambda rows: rows[0], "lasttoken": lambda rows: rows[-1], "mean": lambda rows: rows.mean(0)}
-
-
-def padded(side: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states [4, 7, 6] whose padding is NaN, and their mask [4, 7]."""
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.full((4, 7, 6), float("nan"))
-    mask = torch.zeros(4, 7, dtype=torch.int64)
-    for row, length in enumerate(LENGTHS):
-        span = slice(0, length) if side == "right" else slice(7 - length, 7)
-        hidden[row, span] = torch.randn(length, 6, generator=generator)
-        mask[row, span] = 1
-    return hidden.to(dtype), mask
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("method", ["cls", "mean", "lasttoken"])
-def test_pool_equals_a_loop(method: PoolingMethod, side: str) -> None:
-    hidden, mask = padded(side)
-    expected = torch.stack([PICKED[method](hidden[row][mask[row] == 1]) for row in range(4)])
-    torch.testing.assert_close(pool(hidden, mask, method), expected)
-    torch.testing.assert_close(pool(hidden, mask.bool(), method), expected)
-
-
-def test_mean_is_computed_in_float32() -> None:
-    generator = torch.Generator().manual_seed(0)
-    hidden = (torch.rand(2, 301, 64, generator=generator) + 0.5).bfloat16()
-    found = pool(hidden, torch.ones(2, 301), "mean")
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, hidden.float().mean(dim=1).bfloat16())
-
-
-@pytest.mark.parametrize("method", ["cls", "mean", "lasttoken"])
-def test_padding_gets_no_gradient(method: PoolingMethod) -> None:
-    hidden, mask = padded("right")
-    hidden = hidden.nan_to_num(0.0).requires_grad_()
-    pool(hidden, mask, method).sum().backward()
-    assert hidden.grad is not None
-    assert hidden.grad[mask == 0].eq(0).all()
-    torch.testing.assert_close(hidden.grad.sum(dim=1), torch.ones(4, 6))
-
-
-def test_unknown_method_is_refused() -> None:
-    with pytest.raises(ValueError, match="'max' is none of cls, mean, lasttoken"):
-        pool(*padded("right"), "max")  # type: ignore[arg-type]
-
-
-def test_normalize_survives_zeros() -> None:
-    vectors = normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    assert vectors.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
-
+from swift_embedding.pooling import default_pooling, is_decoder
 
 ENCODERS = [
     "bert",

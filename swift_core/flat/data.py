@@ -1,0 +1,69 @@
+"""A run's own batches before it trains: how the model runs on them, and what padding would have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from swift_core.flat.batch import FlatBatch
+from swift_core.flat.check import settle
+from swift_core.flat.forward import state_of
+
+if TYPE_CHECKING:
+    from swift_core.data.dataset import TaskData
+    from swift_core.hookspecs import Collator
+
+_BATCHES = 16
+_CHECKED_ROWS = 16
+
+
+def flat_batches_in(batch: Any) -> Iterator[FlatBatch]:
+    """Every flat batch that a task put into its batch."""
+    if isinstance(batch, FlatBatch):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for part in batch.values():
+            yield from flat_batches_in(part)
+    elif isinstance(batch, (list, tuple)):
+        for part in batch:
+            yield from flat_batches_in(part)
+
+
+def padding_cost(data: TaskData, collator: Collator, batch_size: int, seed: int) -> float | None:
+    """Tokens that padded batches would compute for each useful one; None for a task without flat batches.
+
+    Measured on some batches of rows drawn at random, each flat batch padded to its own longest row.
+    """
+    if data.features is None:
+        return None
+    useful = padded = 0
+    for rows in _drawn(len(data.features), batch_size, seed):
+        for flat in flat_batches_in(collator([data.features[row] for row in rows])):
+            useful += flat.num_tokens
+            padded += flat.padded_tokens
+    return padded / useful if useful else None
+
+
+def _drawn(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    order = np.random.default_rng(seed).permutation(count)
+    for start in range(0, min(count, _BATCHES * batch_size), batch_size):
+        yield order[start : start + batch_size].tolist()
+
+
+def settle_on_data(model: nn.Module, data: TaskData | None, collator: Collator) -> None:
+    """Look on a real batch, the same on all processes, how ``model`` runs without padding.
+
+    Rows of all lengths are in it, the shortest and the longest among them.
+    """
+    if data is None or data.features is None:
+        return
+    order = np.argsort(np.asarray(data.features["length"]), kind="stable")
+    places = np.unique(np.linspace(0, len(order) - 1, _CHECKED_ROWS).astype(int))
+    batch = collator([data.features[int(row)] for row in order[places]])
+    for flat in flat_batches_in(batch):
+        state = state_of(model)
+        if state.rung is None or (flat.has_parents and not state.knows_parents):
+            settle(model, flat.to(next(model.parameters()).device))

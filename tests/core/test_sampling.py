@@ -1,0 +1,89 @@
+"""Batches up to a number of tokens: full, random, the same number everywhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from swift_core.sampling import TokenBudgetBatches
+
+LENGTHS = np.random.default_rng(0).lognormal(4, 1, size=3000).astype(int).clip(1, 900)
+
+
+def batches_of(epoch: int = 0, **options: Any) -> list[list[int]]:
+    sampler = TokenBudgetBatches(LENGTHS, **{"max_tokens": 2000, "epochs": 3, **options})
+    sampler.set_epoch(epoch)
+    found = list(sampler)
+    assert len(found) == len(sampler)
+    return found
+
+
+def test_every_row_comes_once_and_no_batch_is_above_the_budget() -> None:
+    found = batches_of()
+    assert sorted(row for batch in found for row in batch) == list(range(len(LENGTHS)))
+    tokens = [int(LENGTHS[batch].sum()) for batch in found]
+    assert max(tokens) <= 2000
+    assert np.mean(tokens) > 0.8 * 2000
+
+
+def test_rows_of_a_batch_are_of_similar_length() -> None:
+    padded = sum(len(batch) * LENGTHS[batch].max() for batch in batches_of())
+    assert padded < 1.2 * LENGTHS.sum()
+    unsorted = batches_of(shuffle=False)
+    assert sum(len(batch) * LENGTHS[batch].max() for batch in unsorted) > 2 * LENGTHS.sum()
+
+
+def test_the_order_is_that_of_the_seed_and_another_one_in_each_epoch() -> None:
+    assert batches_of() == batches_of()
+    assert batches_of() != batches_of(epoch=1)
+    assert batches_of() != batches_of(seed=1)
+
+
+def test_which_rows_meet_is_a_matter_of_chance() -> None:
+    meetings: Counter[int] = Counter()
+    row = int(np.argsort(LENGTHS)[len(LENGTHS) // 2])
+    for epoch in range(3):
+        (batch,) = [batch for batch in batches_of(epoch) if row in batch]
+        meetings.update(set(batch) - {row})
+    assert max(meetings.values()) < 3, "no other row is met each time"
+
+
+def test_the_first_batches_are_not_all_short() -> None:
+    means = [LENGTHS[batch].mean() for batch in batches_of()]
+    first, rest = np.mean(means[:20]), np.mean(means[20:])
+    assert 0.5 < first / rest < 2
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_all_processes_and_epochs_have_the_same_number_of_batches(processes: int) -> None:
+    counts = set()
+    for epoch in range(3):
+        shares = [batches_of(epoch, rank=rank, processes=processes) for rank in range(processes)]
+        counts.update(len(share) for share in shares)
+        rows = [row for share in shares for batch in share for row in batch]
+        assert sorted(rows) == list(range(len(LENGTHS)))
+    assert len(counts) == 1
+
+
+def test_the_batches_of_a_step_are_alike_in_tokens() -> None:
+    shares = [batches_of(rank=rank, processes=2) for rank in range(2)]
+    tokens = np.array([[LENGTHS[batch].sum() for batch in share] for share in shares])
+    assert np.mean(abs(tokens[0] - tokens[1])) < 0.05 * tokens.mean()
+
+
+def test_the_number_of_rows_can_be_bounded_too() -> None:
+    assert max(len(batch) for batch in batches_of(max_rows=7)) == 7
+
+
+def test_the_order_of_the_rows_can_be_kept() -> None:
+    found = batches_of(shuffle=False)
+    assert [row for batch in found for row in batch] == list(range(len(LENGTHS)))
+
+
+def test_fewer_rows_than_processes_are_repeated() -> None:
+    shares = [list(TokenBudgetBatches([5, 6], max_tokens=20, rank=rank, processes=3)) for rank in range(3)]
+    assert [len(share) for share in shares] == [1, 1, 1]
+    assert {row for share in shares for batch in share for row in batch} == {0, 1}

@@ -1,0 +1,78 @@
+"""Two gloo processes: gradients under DDP and FSDP2 are those of one process with the joint batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import os, sys, warnings
+warnings.filterwarnings("ignore")
+sys.path.insert(0, sys.argv[1])
+wrap, cache_tokens, family = sys.argv[2], int(sys.argv[3]) or None, sys.argv[4]
+import torch
+from torch import distributed
+from torch.distributed.nn.functional import all_gather
+from benchmarks import families
+from swift_core.flat import flat_batch, pool_segments, segment_vectors, settle, state_of
+
+def mean(hidden, batch):
+    return pool_segments(hidden, batch, "mean")
+
+def loss_of(vectors):
+    return -(vectors @ vectors.T).log_softmax(-1).diagonal().mean()
+
+rows = [row * 2 for row in families.rows()[:40]]
+joint = families.build(family)
+loss_of(segment_vectors(joint, flat_batch(rows), mean)).backward()
+
+distributed.init_process_group("gloo")
+rank = distributed.get_rank()
+model = families.build(family)
+settle(model, flat_batch(rows))
+if hasattr(model, "pooler"):
+    model.pooler.requires_grad_(False)
+if wrap == "ddp":
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+else:
+    from torch.distributed.fsdp import fully_shard
+    for layer in getattr(model, "layers", None) or model.encoder.layer:
+        fully_shard(layer)
+    wrapped = fully_shard(model)
+for _ in range(2):  # the second step is the first with DDP's final buckets
+    wrapped.zero_grad()
+    part = flat_batch(rows[:8] if rank == 0 else rows[8:])
+    own = segment_vectors(wrapped, part, mean, cache_tokens=cache_tokens)
+    # Uneven shares: padded for the collective, which hands gradients back to where the vectors came from.
+    parts = all_gather(torch.cat([own, own.new_zeros(32 - len(own), own.shape[1])]).contiguous())
+    vectors = torch.cat([parts[0][:8], parts[1][:32]])
+    # Each process has the whole loss, and both sum up its gradient: averaging takes the 2 away again.
+    loss_of(vectors).backward()
+assert state_of(wrapped).rung.name == {"bert": "FLAT", "stablelm": "SUB_BATCHES"}[family]
+for (name, mine), theirs in zip(model.named_parameters(), joint.parameters()):
+    if theirs.grad is None:
+        continue
+    found = mine.grad.full_tensor() if hasattr(mine.grad, "full_tensor") else mine.grad
+    difference = (found - theirs.grad).abs().max().item()
+    assert difference < 1e-5, (name, difference)
+print("equal\\n", end="")
+distributed.barrier()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads may still be busy, and end a process that takes its leave with SIGABRT
+"""
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("cache_tokens", [0, 100])
+@pytest.mark.parametrize("family", ["bert", "stablelm"])  # one runs flat, one by sub-batches
+@pytest.mark.parametrize("wrap", ["ddp", "fsdp2"])
+def test_gradients_equal_those_of_one_process(
+    tmp_path: Path, on_two_processes: Callable[..., str], wrap: str, family: str, cache_tokens: int
+) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(SCRIPT)
+    told = on_two_processes(tmp_path, str(script), str(ROOT), wrap, str(cache_tokens), family)
+    assert told.count("equal") == 2
