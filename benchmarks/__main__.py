@@ -9,6 +9,7 @@ from collections.abc import Callable
 BENCHMARKS = {
     "startup": "benchmarks.startup",
     "embedding": "benchmarks.embedding",
+    "encoding": "benchmarks.encoding",
     "families": "benchmarks.families",
 }
 

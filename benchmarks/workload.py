@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -42,17 +44,37 @@ class Workload:
         return len(self.rows[0]["negatives"])
 
 
-def read_rows(path: Path, limit: int | None) -> list[Row]:
-    """The first ``limit`` rows of a jsonl file, cut to as many negatives as the poorest of them has.
+def read_rows(path: Path, limit: int | None, negatives: int | None = None) -> list[Row]:
+    """The first ``limit`` rows of a jsonl file, cut to ``negatives``, or as many as the poorest of them has.
 
     The peer wants a column for each negative, so rows can't differ in their number.
     """
     with path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in islice(file, limit)]
     count = min(len(row.get("negatives") or ()) for row in rows)
+    count = count if negatives is None else min(count, negatives)
     return [
         {"query": r["query"], "positive": r["positive"], "negatives": list(r.get("negatives") or ())[:count]}
         for r in rows
+    ]
+
+
+def with_lengths(rows: Sequence[Row], tokenizer: Any, low: int, high: int) -> list[Row]:
+    """The rows with each document cut to a number of tokens drawn log-uniformly from ``low`` to ``high``.
+
+    Real text at the spread of lengths that corpora of titles, sentences, paragraphs and pages have.
+    """
+    draw = random.Random(0)
+
+    def cut(text: str) -> str:
+        wanted = int(math.exp(draw.uniform(math.log(low), math.log(high + 1))))
+        ends = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        kept = max(wanted - 2, 1)  # the tokenizer adds two
+        return text if len(ends) <= kept else text[: ends[kept - 1][1]]
+
+    return [
+        {**row, "positive": cut(row["positive"]), "negatives": [cut(text) for text in row["negatives"]]}
+        for row in rows
     ]
 
 

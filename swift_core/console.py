@@ -144,16 +144,15 @@ def _batch_line(trainer: SwiftTrainer) -> str:
 
 def _padding_lines(trainer: SwiftTrainer) -> list[str]:
     from swift_core.flat import state_of
-    from swift_core.flat.data import padding_cost
 
-    state = state_of(trainer.network)
-    if trainer.train_data is None or state.rung is None:
+    if trainer.padding_cost is None:
         return []
-    rows = trainer.args.per_device_train_batch_size
-    cost = padding_cost(trainer.train_data, trainer.collator, rows, trainer.args.seed)
-    if cost is None:
-        return []
-    return [f"padding   {state.told}; padded batches would compute {cost:.2f} tokens for each useful one"]
+    return [f"padding   {state_of(trainer.network).told}; {padding_told(trainer.padding_cost)}"]
+
+
+def padding_told(cost: float) -> str:
+    """What padding would cost, in words."""
+    return f"padded batches would compute {cost:.2f} tokens for each useful one"
 
 
 def data_line(data: TaskData | None) -> str:

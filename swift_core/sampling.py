@@ -105,7 +105,15 @@ class TokenBudgetBatches(Sampler[list[int]]):
                 tokens = 0
             batches[-1].append(row)
             tokens += length
+        self._accompany(batches)
         return batches
+
+    def _accompany(self, batches: list[list[int]]) -> None:
+        """Give a row that was left over alone its neighbour: in-batch losses need two."""
+        if len(batches) < 2 or len(batches[-1]) > 1 or len(batches[-2]) < 3:
+            return
+        if self._tokens([batches[-2][-1], batches[-1][0]]) <= self._max_tokens:
+            batches[-1].insert(0, batches[-2].pop())
 
     def _filled(self, batches: list[list[int]]) -> list[list[int]]:
         """Cut the largest batches in two until there are as many as planned; single rows are repeated."""
@@ -160,7 +168,6 @@ def _epochs(trainer: SwiftTrainer, features: datasets.Dataset, budget: int) -> i
     if args.max_steps <= 0:
         return math.ceil(args.num_train_epochs)
     batches: int = args.max_steps * args.gradient_accumulation_steps * args.world_size
-    # A batch holds at least half the budget on average: two neighbours together exceed it.
     tokens = int(np.sum(features["length"]))
     fewest = max(1, tokens // budget)
     return math.ceil(batches / fewest) + 1

@@ -22,7 +22,7 @@ from swift_core.batching import CountingCollator
 from swift_core.console import ConsoleCallback, Throughput
 from swift_core.errors import SwiftError, UserError, did_you_mean, listed
 from swift_core.exports import export_faults, write_export
-from swift_core.flat.data import settle_on_data
+from swift_core.flat.data import padding_cost, settle_on_data
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.models import without_progress_bars
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
@@ -144,9 +144,9 @@ class SwiftTrainer(transformers.Trainer):
         if self.train_data is None:
             raise UserError("train_dataset: expected training data (or the option dataset), found none")
         checkpoint = checkpoint_to_resume(self.options, resume_from_checkpoint)
+        self._settle_batches()
         # What happened since the trainer was built (an evaluation, another run) must not show in this one.
         transformers.set_seed(self.args.seed)
-        self._settle_batches()
         with self.recorded(checkpoint), fastest_float32_matmul(self.args.device):
             output = super().train(str(checkpoint) if checkpoint else None, trial, ignore_keys_for_eval)
             self.save_model()
@@ -157,6 +157,12 @@ class SwiftTrainer(transformers.Trainer):
         """Look on a real batch, the same on all processes, how the model can be run without padding."""
         with self.compute_loss_context_manager():
             settle_on_data(self.network, self.train_data, self.collator)
+        if self.train_data is not None and self.is_world_process_zero():
+            rows = self.args.per_device_train_batch_size
+            self.padding_cost = padding_cost(self.train_data, self.collator, rows, self.args.seed)
+
+    padding_cost: float | None = None
+    """Tokens that padded batches would compute for each useful one, where the task makes flat batches."""
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """As the library makes it, or with batches up to ``max_tokens_per_batch``."""

@@ -61,18 +61,24 @@ def check(parsed: argparse.Namespace) -> int:
     with _quiet_libraries(parsed.json), _named_failures():
         from swift_core import runner
         from swift_core.arguments import TrainingArguments
-        from swift_core.console import data_line
+        from swift_core.console import data_line, padding_told
+        from swift_core.flat.data import padding_cost
 
         args = TrainingArguments.from_file(parsed.run_file, parsed.options)
         ready = runner.check_run(args)
+        rows = args.trainer.per_device_train_batch_size
+        cost = ready.train and padding_cost(ready.train, ready.collator, rows, args.trainer.seed)
     data = [d for d in (ready.train, ready.evaluation) if d is not None]
 
     def say() -> None:
         for part in data:
             print(f"{part.name:<9} {data_line(part)}")
+        if cost:
+            print(f"padding   {padding_told(cost)}")
         print(f"{parsed.run_file}: no fault found")
 
-    _finish(parsed, {"task_type": args.task_type, "data": [d.summary for d in data]}, say)
+    summaries = [part.summary for part in data]
+    _finish(parsed, {"task_type": args.task_type, "data": summaries, "padding_cost": cost}, say)
     return 0
 
 

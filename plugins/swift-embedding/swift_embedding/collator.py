@@ -86,6 +86,7 @@ class EmbeddingCollator:
                 ``export_corpus`` can't be read.
         """
         self._refuse_nothing_to_contrast(data)
+        self._refuse_lone_rows(data, args.core.max_tokens_per_batch)
         if args.task.eval_retrieval is not None:
             load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
         if args.task.export_corpus is not None:
@@ -115,6 +116,17 @@ class EmbeddingCollator:
             f"nothing to contrast: {rows} and {cause}, so the loss would be 0 and nothing would be learned; "
             f"{remedy}, or add negatives to every row"
         )
+
+    def _refuse_lone_rows(self, data: TaskData, budget: int | None) -> None:
+        if budget is None or data.stats is None or not self.contrast_batch:
+            return
+        longest = data.stats.longest
+        if budget < 2 * longest and not all(data.records["negatives"]):
+            raise UserError(
+                f"max_tokens_per_batch: expected at least {2 * longest:,}, twice the tokens of the longest "
+                f"row, found {budget:,}: a batch could hold that row alone, with nothing to contrast; raise "
+                "it, lower max_length, or add negatives to every row"
+            )
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Batch B rows with N different documents.

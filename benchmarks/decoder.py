@@ -1,0 +1,36 @@
+"""A decoder of some 20 M parameters with random weights, for speed only: no such model is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
+
+from swift_embedding.st_folder import write_st_config
+
+
+def write_decoder(tokenizer_folder: Path, target: Path, max_length: int) -> Path:
+    """Save a Qwen3 with the tokenizer of ``tokenizer_folder``, pooled at its last token."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=2048,
+    )
+    Qwen3Model(config).save_pretrained(target)
+    write_st_config(
+        target,
+        tokenizer=tokenizer,
+        pooling_method="lasttoken",
+        normalize=True,
+        max_length=max_length,
+        prompts={"query": "", "document": ""},
+    )
+    return target
