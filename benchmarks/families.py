@@ -241,7 +241,7 @@ def _reason(reason: str) -> str:
     told = reason.removeprefix("flat row: ")
     if told.startswith("its outputs differ"):
         return "its outputs differ there"
-    return told if told.startswith("its ") or not told else "its code refuses one"
+    return told if told.startswith(("its ", "it has ")) or not told else "its code refuses one"
 
 
 def main(arguments: list[str]) -> int:

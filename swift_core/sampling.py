@@ -135,12 +135,13 @@ class TokenBudgetBatches(Sampler[list[int]]):
 def token_budget_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: int) -> DataLoader[Any]:
     """The training batches of this process, at most ``budget`` tokens each."""
     args, options = trainer.args, trainer.options
+    rows = options.given.get("per_device_train_batch_size")
     sampler = TokenBudgetBatches(
         features["length"],
         max_tokens=budget,
-        max_rows=options.given.get("per_device_train_batch_size"),
+        max_rows=rows,
         seed=args.seed if args.data_seed is None else args.data_seed,
-        epochs=_epochs(trainer, features, budget),
+        epochs=_epochs(trainer, features, budget, rows),
         shuffle=str(args.train_sampling_strategy) != "sequential",
         rank=args.process_index,
         processes=args.world_size,
@@ -162,12 +163,12 @@ def token_budget_loader(trainer: SwiftTrainer, features: datasets.Dataset, budge
     )
 
 
-def _epochs(trainer: SwiftTrainer, features: datasets.Dataset, budget: int) -> int:
+def _epochs(trainer: SwiftTrainer, features: datasets.Dataset, budget: int, rows: int | None) -> int:
     """How many epochs the training may last; a few too many do no harm."""
     args = trainer.args
     if args.max_steps <= 0:
         return math.ceil(args.num_train_epochs)
     batches: int = args.max_steps * args.gradient_accumulation_steps * args.world_size
     tokens = int(np.sum(features["length"]))
-    fewest = max(1, tokens // budget)
+    fewest = max(1, tokens // budget, len(features) // rows if rows else 0)
     return math.ceil(batches / fewest) + 1

@@ -108,6 +108,24 @@ def check_reload(
     with without_progress_bars():
         copy = reload_model(folder, runtime, args).eval()
     run_alike(copy, model)
+    _compare_weights(folder, model, copy)
+    if data is None or data.features is None:
+        return
+    rows = [data.features[i] for i in range(min(_PROBE_ROWS, len(data.features)))]
+    device = next(model.parameters()).device
+    batch = send_to_device(collator(rows), device)
+    losses = [
+        runtime.compute_loss(model=m.to(device), batch=batch, collator=collator, args=args).loss.item()
+        for m in (model, copy)
+    ]
+    if not abs(losses[0] - losses[1]) <= _TOLERANCE * max(1.0, abs(losses[0])):
+        raise SwiftError(
+            f"{folder}: reloaded, it gives the loss {losses[1]:.6f} where the model in memory gives "
+            f"{losses[0]:.6f}; the folder must not be used"
+        )
+
+
+def _compare_weights(folder: Path, model: nn.Module, copy: nn.Module) -> None:
     before, after = _weights(model), _weights(copy)
     broken = sorted(name for name, weight in before.items() if not weight.isfinite().all())
     if broken:
@@ -122,20 +140,6 @@ def check_reload(
         raise SwiftError(
             f"{folder}: reloaded, it is not the model in memory: {len(names)} weights differ or are missing "
             f"({', '.join(names[:3])}); the folder must not be used. Checkpoints before it are untouched"
-        )
-    if data is None or data.features is None:
-        return
-    rows = [data.features[i] for i in range(min(_PROBE_ROWS, len(data.features)))]
-    device = next(model.parameters()).device
-    batch = send_to_device(collator(rows), device)
-    losses = [
-        runtime.compute_loss(model=m.to(device), batch=batch, collator=collator, args=args).loss.item()
-        for m in (model, copy)
-    ]
-    if not abs(losses[0] - losses[1]) <= _TOLERANCE * max(1.0, abs(losses[0])):
-        raise SwiftError(
-            f"{folder}: reloaded, it gives the loss {losses[1]:.6f} where the model in memory gives "
-            f"{losses[0]:.6f}; the folder must not be used"
         )
 
 

@@ -73,6 +73,10 @@ def attention_forward(
     wanted = [name for name in _NOT_HERE if kwargs.get(name) is not None]
     if wanted:
         raise NotFlatError(f"its attention uses {' and '.join(wanted)}")
+    # Some families write 0 for none.
+    has_window = bool(getattr(getattr(module, "config", None), "sliding_window", None))
+    if has_window and "sliding_window" not in kwargs:
+        raise NotFlatError("its attention has a window that only its mask tells")
     if not query.shape[2] == key.shape[2] == flat.num_tokens or len(query) != 1:
         raise NotFlatError("it changes the row of tokens before attention sees it")
     rule = Rule(

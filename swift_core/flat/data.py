@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from swift_core.flat.batch import FlatBatch
-from swift_core.flat.check import settle
+from swift_core.flat.check import agree, settle
 from swift_core.flat.forward import state_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ def settle_on_data(model: nn.Module, data: TaskData | None, collator: Collator) 
     order = np.argsort(np.asarray(data.features["length"]), kind="stable")
     places = np.unique(np.linspace(0, len(order) - 1, _CHECKED_ROWS).astype(int))
     batch = collator([data.features[int(row)] for row in order[places]])
-    for flat in flat_batches_in(batch):
+    device = next(model.parameters()).device
+    # The longest texts first: what a model does beyond some length shows there only.
+    for flat in sorted(flat_batches_in(batch), key=lambda flat: -max(flat.key_lengths)):
         state = state_of(model)
         if state.rung is None or (flat.has_parents and not state.knows_parents):
-            settle(model, flat.to(next(model.parameters()).device))
+            settle(model, flat.to(device))
+    agree(model)

@@ -24,8 +24,9 @@ def callers(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def inside_ddp(model: nn.Module) -> nn.Module:
-    """The model without DDP around it; other wrappers stay."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """The model without DDP around it, nor torch.compile around that; other wrappers stay."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner.module if isinstance(inner, DistributedDataParallel) else model
 
 
 def even_pieces(pieces: list[Piece], model: nn.Module) -> tuple[list[Piece], int]:

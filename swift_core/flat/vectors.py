@@ -139,11 +139,13 @@ def _checkpointed(model: nn.Module, chunk: FlatBatch, pool: Callable[[Tensor, Fl
     """Vectors of a chunk without what their gradient needs, which is computed again in the backward pass."""
     again = False
 
-    def run() -> Tensor:
+    def run(_: Tensor) -> Tensor:
         nonlocal again
         # DDP prepares for a backward pass in its forward pass and must not do so in the middle of one.
         call = inside_ddp(model) if again else model
         again = True
         return pool(forward_flat(call, chunk), chunk)
 
-    return checkpoint(run, use_reentrant=False) if torch.is_grad_enabled() else run()
+    # The argument says on which device the random numbers of dropout must be the same again.
+    ids = chunk.input_ids
+    return checkpoint(run, ids, use_reentrant=False) if torch.is_grad_enabled() else run(ids)

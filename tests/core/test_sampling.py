@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from swift_core.sampling import TokenBudgetBatches
+from swift_core.sampling import TokenBudgetBatches, _epochs
 
 LENGTHS = np.random.default_rng(0).lognormal(4, 1, size=3000).astype(int).clip(1, 900)
 
@@ -80,6 +81,21 @@ def test_a_row_is_not_left_alone_where_its_neighbour_can_come_along() -> None:
         for epochs in (1, 2)
     }
     assert found == (3, 2, 2)
+
+
+def test_no_more_epochs_are_planned_than_steps_need() -> None:
+    loop = SimpleNamespace(max_steps=100, gradient_accumulation_steps=1, world_size=1)
+    features = {"length": [10] * 800}
+    trainer = SimpleNamespace(args=loop)
+    assert _epochs(trainer, Rows(features), 8000, 8) == 2  # type: ignore[arg-type]
+    assert _epochs(trainer, Rows(features), 80, None) == 2  # type: ignore[arg-type]
+
+
+class Rows(dict):  # type: ignore[type-arg]
+    """As long as it has rows, like a data set."""
+
+    def __len__(self) -> int:
+        return len(self["length"])
 
 
 def test_the_number_of_rows_can_be_bounded_too() -> None:

@@ -16,7 +16,7 @@ from benchmarks import families
 from swift_core import TrainingArguments
 from swift_core.flat import FlatState, Rung, flat_batch, forward_flat, set_state, settle, state_of
 from swift_core.flat.attention import FLAT
-from swift_core.flat.check import sample_of
+from swift_core.flat.check import relative_difference, sample_of
 from swift_core.flat.forward import run_rung, unwrapped
 from swift_core.models import load_backbone
 
@@ -189,6 +189,40 @@ def test_a_model_without_any_rung_pads(rows: list[list[int]]) -> None:
     out = forward_flat(model, batch)
     assert state_of(model).rung is Rung.PADDING
     torch.testing.assert_close(out, run_rung(Rung.PADDING, model, batch))
+
+
+@pytest.mark.parametrize("family", ["bamba", "qwen3_next", "lfm2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_that_runs_on_is_found_from_one_text_and_in_half_precision(
+    build: Any, family: str, dtype: torch.dtype
+) -> None:
+    model = build(family).to(dtype)
+    forward_flat(model, flat_batch([[5, 6, 7, 8, 9] * 8]))
+    assert state_of(model).rung is Rung.SUB_BATCHES
+
+
+def test_one_text_is_checked_in_company() -> None:
+    assert len(sample_of(flat_batch([[5, 6, 7, 8]]))) == 3
+    assert len(sample_of(flat_batch([[5]], token_type_ids=[[0]]))) == 3
+
+
+def test_a_leak_into_few_tokens_counts_in_half_precision_too() -> None:
+    exact = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = exact.clone()
+    found[:2] += 1.0
+    assert relative_difference(found, exact) > 0.05
+    assert relative_difference(exact * 1.01, exact) < 0.05
+    broken = exact.clone()
+    broken[7] = float("nan")
+    assert relative_difference(broken, exact) == float("inf")
+    assert relative_difference(exact, broken) == 0.0
+
+
+def test_a_window_that_only_a_mask_tells_is_no_flat_row(build: Any, rows: list[list[int]]) -> None:
+    model = build("llama")
+    model.config.sliding_window = 8  # llama's layers hand on none
+    forward_flat(model, flat_batch(rows))
+    assert "a window that only its mask tells" in state_of(model).reason
 
 
 def test_the_check_leaves_dropout_gradients_and_random_numbers_alone(

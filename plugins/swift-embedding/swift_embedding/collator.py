@@ -121,10 +121,10 @@ class EmbeddingCollator:
         if budget is None or data.stats is None or not self.contrast_batch:
             return
         longest = data.stats.longest
-        if budget < 2 * longest and not all(data.records["negatives"]):
+        if budget < 3 * longest and not all(data.records["negatives"]):
             raise UserError(
-                f"max_tokens_per_batch: expected at least {2 * longest:,}, twice the tokens of the longest "
-                f"row, found {budget:,}: a batch could hold that row alone, with nothing to contrast; raise "
+                f"max_tokens_per_batch: expected at least {3 * longest:,}, three times the longest "
+                f"row, found {budget:,}: a batch could hold one row alone, with nothing to contrast; raise "
                 "it, lower max_length, or add negatives to every row"
             )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from swift_core.flat import FlatBatch, PoolingMethod, flat_batch, pool_segments, segment_vectors
 from swift_core.matmul import fastest_float32_matmul
+from swift_core.modes import evaluating
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,7 +123,7 @@ class TextEncoder:
         batches = self._batches(rows)
         rank, world = _rank_and_world() if self.share_batches else (0, 1)
         result: np.ndarray | None = None
-        with _evaluating(self.model), fastest_float32_matmul(self._device):
+        with evaluating(self.model), fastest_float32_matmul(self._device):
             for start in range(0, len(batches), world):
                 # In the last round a process may be left without a batch. It repeats one, so that all
                 # processes run the model equally often (FSDP gathers weights in the forward pass).
@@ -180,17 +180,3 @@ def _gather(vectors: Tensor, batches: list[list[int]], world: int) -> list[Tenso
     found = [torch.empty_like(padded) for _ in range(world)]
     distributed.all_gather(found, padded.contiguous())
     return [values[: len(batch)] for values, batch in zip(found, batches, strict=False)]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout and without gradients; afterwards every module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        # Not inference_mode: buffers that a model makes in its forward pass could not be trained with later.
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
