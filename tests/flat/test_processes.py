@@ -35,8 +35,10 @@ model = families.build(family)
 settle(model, flat_batch(rows))
 if hasattr(model, "pooler"):
     model.pooler.requires_grad_(False)
-if wrap == "ddp":
+if "ddp" in wrap:
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    if "compiled" in wrap:
+        wrapped = torch.compile(wrapped, backend="eager", dynamic=True)
 else:
     from torch.distributed.fsdp import fully_shard
     for layer in getattr(model, "layers", None) or model.encoder.layer:
@@ -68,7 +70,7 @@ os._exit(0)  # gloo's threads may still be busy, and end a process that takes it
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("cache_tokens", [0, 100])
 @pytest.mark.parametrize("family", ["bert", "stablelm"])  # one runs flat, one by sub-batches
-@pytest.mark.parametrize("wrap", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("wrap", ["ddp", "compiled ddp", "fsdp2"])
 def test_gradients_equal_those_of_one_process(
     tmp_path: Path, on_two_processes: Callable[..., str], wrap: str, family: str, cache_tokens: int
 ) -> None:
