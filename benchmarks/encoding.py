@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from benchmarks.machine import machine_lines
+from benchmarks.machine import begin, demo_model
 
 if TYPE_CHECKING:
     from benchmarks.measure import Span
@@ -26,18 +25,8 @@ _TOLERANCE = 1e-5
 def main(arguments: list[str]) -> int:
     """Encode in turns and print the table; the exit code is 1 when float32 vectors differ."""
     parsed = _parser().parse_args(arguments)
-    # As `swift` does; read when torch is loaded, so both sides have it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
-
-    from benchmarks.embedding import demo_model, quiet
-
-    quiet()
-    if parsed.threads:
-        torch.set_num_threads(parsed.threads)
+    begin(_PACKAGES, parsed.threads)
     texts = _texts(parsed.data, parsed.rows)
-    print("\n".join(machine_lines(_PACKAGES)))
-    print(f"threads   {torch.get_num_threads()} of torch")
     names = ", ".join(f"{path.parent.name}/{path.name}" for path in parsed.data)
     print(f"texts     {len(texts):,} of {names}", flush=True)
     spans, vectors = _measure(_sides(parsed.model or demo_model(), parsed.batch_size), texts, parsed.repeats)

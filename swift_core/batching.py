@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swift_core.hookspecs import Collator
 
 
-def pad_batch(rows: Sequence[Sequence[int]] | Sequence[Tensor], *, pad_token_id: int) -> dict[str, Tensor]:
+def pad_batch(rows: Sequence[Sequence[int] | Tensor], *, pad_token_id: int) -> dict[str, Tensor]:
     """Pad ``rows`` of token ids on the right, to the longest one.
 
     Args:
@@ -23,13 +23,37 @@ def pad_batch(rows: Sequence[Sequence[int]] | Sequence[Tensor], *, pad_token_id:
     Returns:
         ``input_ids`` and ``attention_mask``, both int64 of shape [B, T].
     """
-    longest = max(len(rows[index]) for index in range(len(rows)))
+    longest = max(len(row) for row in rows)
     input_ids = torch.full((len(rows), longest), pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
-    for index in range(len(rows)):
-        input_ids[index, : len(rows[index])] = torch.as_tensor(rows[index])
-        attention_mask[index, : len(rows[index])] = 1
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = torch.as_tensor(row)
+        attention_mask[index, : len(row)] = 1
     return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def pack(
+    rows: Iterable[int], lengths: Sequence[int], max_tokens: int, max_rows: int | None = None
+) -> list[list[int]]:
+    """Cut ``rows``, in their order, into batches of at most ``max_tokens`` tokens and ``max_rows`` rows.
+
+    A row that is longer than that is a batch of its own.
+
+    Args:
+        rows: numbers of rows.
+        lengths: tokens of each row, by its number.
+        max_tokens: see above.
+        max_rows: None for any number.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for row in rows:
+        if not batches or lengths[row] > room or len(batches[-1]) == max_rows:
+            batches.append([])
+            room = max_tokens
+        batches[-1].append(row)
+        room -= lengths[row]
+    return batches
 
 
 @dataclass(frozen=True)

@@ -145,9 +145,9 @@ def _batch_line(trainer: SwiftTrainer) -> str:
 def _padding_lines(trainer: SwiftTrainer) -> list[str]:
     from swift_core.flat import state_of
 
-    if trainer.padding_cost is None:
+    if trainer.cost_of_padding is None:
         return []
-    return [f"padding   {state_of(trainer.network).told}; {padding_told(trainer.padding_cost)}"]
+    return [f"padding   {state_of(trainer.network).told}; {padding_told(trainer.cost_of_padding)}"]
 
 
 def padding_told(cost: float) -> str:

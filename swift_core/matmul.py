@@ -36,7 +36,7 @@ def fastest_float32_matmul(device: torch.device) -> Iterator[str]:
     """
     before = _setting()
     chosen = before
-    if device.type == "cpu" and before == _DEFAULT and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if device.type == "cpu" and before == _DEFAULT and _switch() is not None:
         chosen = measured_setting(torch.get_num_threads())
     _set(chosen)
     try:
@@ -119,8 +119,16 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _setting() -> str:
-    return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
+    switch = _switch()
+    return _DEFAULT if switch is None else str(switch.fp32_precision)
 
 
 def _set(setting: str) -> None:
-    torch.backends.mkldnn.matmul.fp32_precision = setting  # type: ignore[attr-defined]
+    switch = _switch()
+    if switch is not None:
+        switch.fp32_precision = setting
+
+
+def _switch() -> Any:
+    """torch's switch; None in torch before 2.9, which has none and always uses its default."""
+    return getattr(torch.backends.mkldnn, "matmul", None)

@@ -113,6 +113,11 @@ def _check_token_budget(args: TrainingArguments, train: TaskData, budget: int) -
             f"train_sampling_strategy: '{strategy}' and max_tokens_per_batch both decide which rows make a "
             "batch; leave one of them out (max_tokens_per_batch brings rows of similar length together)"
         )
+    if args.trainer.dataloader_drop_last:
+        faults.append(
+            "dataloader_drop_last: has no effect with max_tokens_per_batch, whose batches all have sizes of "
+            "their own; leave it out"
+        )
     if faults:
         raise UserError(*faults)
 

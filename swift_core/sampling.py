@@ -12,6 +12,8 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_utils import seed_worker
 
+from swift_core.batching import pack
+
 if TYPE_CHECKING:
     import datasets
 
@@ -26,7 +28,7 @@ class TokenBudgetBatches(Sampler[list[int]]):
     Rows are shuffled; within a window of some 32 batches they are sorted by length and cut into batches, and
     these are shuffled again. So rows of a batch are of similar length, and which rows meet is still a matter
     of chance. All epochs and all processes have the same number of batches, and the batches of one step are
-    alike in tokens: no process waits for another.
+    alike in tokens, so that processes wait little for each other.
 
     Attributes:
         epoch: set by the training loop through :meth:`set_epoch`.
@@ -56,7 +58,7 @@ class TokenBudgetBatches(Sampler[list[int]]):
             rank: this process.
             processes: how many there are; each gets its own share of the batches.
         """
-        self._lengths = np.asarray(lengths)
+        self._lengths = [int(length) for length in lengths]
         self._max_tokens, self._max_rows = max_tokens, max_rows or len(lengths)
         self._seed, self._shuffle = seed, shuffle
         self._rank, self._processes = rank, processes
@@ -88,23 +90,17 @@ class TokenBudgetBatches(Sampler[list[int]]):
         if not self._shuffle:
             return self._packed(rows)
         np.random.default_rng([self._seed, epoch]).shuffle(rows)
-        rows_in_batch = min(self._max_tokens / self._lengths.mean(), self._max_rows)
+        lengths = np.asarray(self._lengths)
+        rows_in_batch = min(self._max_tokens / lengths.mean(), self._max_rows)
         window = max(1, int(rows_in_batch * _BATCHES_IN_WINDOW))
         batches: list[list[int]] = []
         for start in range(0, len(rows), window):
             part = rows[start : start + window]
-            batches += self._packed(part[np.argsort(self._lengths[part], kind="stable")])
+            batches += self._packed(part[np.argsort(lengths[part], kind="stable")])
         return batches
 
     def _packed(self, rows: np.ndarray) -> list[list[int]]:
-        batches: list[list[int]] = [[]]
-        tokens = 0
-        for row, length in zip(rows.tolist(), self._lengths[rows].tolist(), strict=True):
-            if batches[-1] and (tokens + length > self._max_tokens or len(batches[-1]) == self._max_rows):
-                batches.append([])
-                tokens = 0
-            batches[-1].append(row)
-            tokens += length
+        batches = pack(rows.tolist(), self._lengths, self._max_tokens, self._max_rows)
         self._accompany(batches)
         return batches
 
@@ -125,11 +121,10 @@ class TokenBudgetBatches(Sampler[list[int]]):
                 break
             middle = len(largest) // 2
             batches[place : place + 1] = [largest[:middle], largest[middle:]]
-        missing = wanted - len(batches)
-        return batches + [list(batches[n % len(batches)]) for n in range(max(missing, 0))]
+        return batches + [list(batches[n % len(batches)]) for n in range(wanted - len(batches))]
 
     def _tokens(self, batch: list[int]) -> int:
-        return int(self._lengths[batch].sum())
+        return sum(self._lengths[row] for row in batch)
 
 
 def token_budget_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: int) -> DataLoader[Any]:
@@ -155,6 +150,8 @@ def token_budget_loader(trainer: SwiftTrainer, features: datasets.Dataset, budge
         pin_memory=args.dataloader_pin_memory,
         persistent_workers=args.dataloader_persistent_workers,
         prefetch_factor=args.dataloader_prefetch_factor,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        in_order=args.dataloader_in_order,
         worker_init_fn=partial(seed_worker, num_workers=workers, rank=args.process_index),
     )
     # The sampler gives each process its own batches; accelerate only moves them to the device.

@@ -25,6 +25,7 @@ from swift_core.exports import export_faults, write_export
 from swift_core.flat.data import padding_cost, settle_on_data
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.models import without_progress_bars
+from swift_core.modes import evaluating
 from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
 from swift_core.resuming import checkpoint_to_resume, refuse_other_run
 from swift_core.runs.atomic import TEMPORARY, swap_folder
@@ -89,6 +90,7 @@ class SwiftTrainer(transformers.Trainer):
         self.train_data, self.eval_data = ready.train, ready.evaluation
         self.run = run
         self.throughput = Throughput()
+        self.cost_of_padding: float | None = None
         self._loss_metrics: dict[str, list[Any]] = {}
         use_one_gpu_per_process(args.trainer)
         # The library sets the seed when it starts, which is after heads and adapters got their first values.
@@ -158,11 +160,7 @@ class SwiftTrainer(transformers.Trainer):
         with self.compute_loss_context_manager():
             settle_on_data(self.network, self.train_data, self.collator)
         if self.train_data is not None and self.is_world_process_zero():
-            rows = self.args.per_device_train_batch_size
-            self.padding_cost = padding_cost(self.train_data, self.collator, rows, self.args.seed)
-
-    padding_cost: float | None = None
-    """Tokens that padded batches would compute for each useful one, where the task makes flat batches."""
+            self.cost_of_padding = padding_cost(self.train_data, self.collator, self.options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """As the library makes it, or with batches up to ``max_tokens_per_batch``."""
@@ -351,13 +349,8 @@ class SwiftTrainer(transformers.Trainer):
     @contextmanager
     def measuring(self) -> Iterator[nn.Module]:
         """The model without gradients, dropout or any effect on the random numbers of training."""
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            with torch.no_grad(), torch.random.fork_rng():
-                yield self.network
-        finally:
-            self.network.train(was_training)
+        with evaluating(self.network), torch.random.fork_rng():
+            yield self.network
 
     def _write_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         if self.run is not None:

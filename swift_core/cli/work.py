@@ -66,14 +66,13 @@ def check(parsed: argparse.Namespace) -> int:
 
         args = TrainingArguments.from_file(parsed.run_file, parsed.options)
         ready = runner.check_run(args)
-        rows = args.trainer.per_device_train_batch_size
-        cost = ready.train and padding_cost(ready.train, ready.collator, rows, args.trainer.seed)
+        cost = None if ready.train is None else padding_cost(ready.train, ready.collator, args)
     data = [d for d in (ready.train, ready.evaluation) if d is not None]
 
     def say() -> None:
         for part in data:
             print(f"{part.name:<9} {data_line(part)}")
-        if cost:
+        if cost is not None:
             print(f"padding   {padding_told(cost)}")
         print(f"{parsed.run_file}: no fault found")
 

@@ -18,13 +18,11 @@ class Group:
     """Neighbouring segments of one shape: attention handles them in one call without a mask.
 
     Attributes:
-        start: first token of the group in the flat row.
         count: segments in the group.
         length: tokens of each of them.
         prefix: tokens of the parent that each of them also sees; 0 for segments without a parent.
     """
 
-    start: int
     count: int
     length: int
     prefix: int
@@ -35,7 +33,7 @@ class Group:
         return self.count * self.length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FlatBatch:
     """A batch without padding: S segments end to end in one row of N tokens.
 
@@ -97,6 +95,14 @@ class FlatBatch:
         """Tokens that a padded batch of the same rows would compute, each with its parent before it."""
         return len(self) * max(self.key_lengths)
 
+    @property
+    def segment_numbers(self) -> tuple[Tensor, Tensor]:
+        """[N] and [N]: the segment of each token, and that of its parent (-1 for none)."""
+        device = self.input_ids.device
+        lengths = torch.tensor(self.lengths, device=device)
+        own = torch.arange(len(self), device=device).repeat_interleave(lengths)
+        return own, torch.tensor(self.parents, device=device).repeat_interleave(lengths)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> FlatBatch:
         """The same batch on ``device``."""
         moved: dict[str, Any] = {
@@ -129,7 +135,7 @@ class FlatBatch:
                 yield field.name, value
 
 
-TokenRows: TypeAlias = Sequence[Sequence[int]] | Sequence[Tensor]
+TokenRows: TypeAlias = Sequence[Sequence[int] | Tensor]
 
 
 def flat_batch(
@@ -190,8 +196,8 @@ def flat_batch(
 def _check_rows(rows: TokenRows, parents: Sequence[int | None]) -> None:
     if not rows:
         raise ValueError("flat_batch: expected at least one row of token ids, found none")
-    for number in range(len(rows)):
-        if not len(rows[number]):
+    for number, row in enumerate(rows):
+        if not len(row):
             raise ValueError(f"flat_batch: row {number} has no tokens")
     for number, parent in enumerate(parents):
         if parent is None:
@@ -206,7 +212,7 @@ def _joined(rows: TokenRows, placed: Sequence[int]) -> Tensor:
     parts = [rows[row] for row in placed]
     if isinstance(parts[0], Tensor):
         return torch.cat([torch.as_tensor(part, device="cpu") for part in parts])
-    return torch.tensor(list(chain.from_iterable(parts)))
+    return torch.tensor(list(chain.from_iterable(parts)))  # one tensor for each row would take longer
 
 
 def _indices(
@@ -228,8 +234,5 @@ def _bounds(lengths: Tensor) -> Tensor:
 
 
 def _groups(shapes: Sequence[tuple[int, int]]) -> Iterator[Group]:
-    start = 0
     for (prefix, length), members in groupby(shapes):
-        group = Group(start=start, count=len(list(members)), length=length, prefix=prefix)
-        yield group
-        start += group.tokens
+        yield Group(count=len(list(members)), length=length, prefix=prefix)

@@ -12,13 +12,22 @@ from torch import Tensor, nn
 
 from swift_core.flat.attention import FLAT
 from swift_core.flat.batch import FlatBatch, flat_batch
-from swift_core.flat.forward import FlatState, Rung, run_rung, set_state, state_of, unwrapped
+from swift_core.flat.forward import (
+    FlatState,
+    Rung,
+    position_offset,
+    run_rung,
+    set_state,
+    state_of,
+    unwrapped,
+)
+from swift_core.flat.processes import inside_ddp
 from swift_core.modes import evaluating
 
 _MOST_TOKENS = 4096
-_FEWEST = 3
 _LONGEST = 1024
 """A check is to be cheap: rows are left out, and longer ones are cut, beyond these."""
+_FEWEST = 3
 _TOLERANCE = {torch.float32: 5e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Relative difference of the tokens' vectors: the largest in float32, a quarter of it in half precision."""
 
@@ -37,10 +46,12 @@ def settle(model: nn.Module, batch: FlatBatch) -> FlatState:
     """
     state, base, sample = state_of(model), unwrapped(model), sample_of(batch)
     original = _attention_of(base)
+    state = replace(state, original=original, offset=position_offset(base))
+    set_state(model, state)
     reasons = _why_not_flat(state, base, original)
     with evaluating(base):
-        # The base: a check on one process must not wait for others in a wrapper's forward pass.
-        inner = _without_processes(model)
+        # A check on one process must not wait for others in the forward pass of DDP.
+        inner = inside_ddp(model)
         _use(base, original)
         expected = run_rung(Rung.PADDING, inner, sample)
         for rung in _ladder(state, base, original, sample):
@@ -49,9 +60,7 @@ def settle(model: nn.Module, batch: FlatBatch) -> FlatState:
             if fault is None:
                 break
             reasons.append(f"{rung.value}: {fault}")
-    settled = replace(
-        state, rung=rung, knows_parents=batch.has_parents, original=original, reason="; ".join(reasons)
-    )
+    settled = replace(state, rung=rung, knows_parents=batch.has_parents, reason="; ".join(reasons))
     set_state(model, settled)
     return settled
 
@@ -174,11 +183,3 @@ def sample_of(batch: FlatBatch) -> FlatBatch:
         within += [None, None]
         kinds = None if kinds is None else [*kinds, kinds[0][part].flip(0), kinds[0].flip(0)]
     return flat_batch(rows, parents=within, token_type_ids=kinds).to(batch.input_ids.device)
-
-
-def _without_processes(model: nn.Module) -> nn.Module:
-    """``model`` without a wrapper that talks to other processes; adapters stay."""
-    inner = model
-    while isinstance(found := getattr(inner, "module", None), nn.Module):
-        inner = found
-    return inner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ def choose_backend(query: Tensor, rule: Rule) -> Backend:
     return flex_attention if rule.dropout == 0 else grouped_attention
 
 
+@lru_cache  # asked in every layer of every step
 def _has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
@@ -43,9 +45,8 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, flat: FlatBatch,
     from torch.nn.attention.varlen import varlen_attn
 
     key, value = _keys(key, flat), _keys(value, flat)  # [M, K, D]
-    more: dict[str, Any] = {}
-    if query.shape[1] != key.shape[1]:
-        more["enable_gqa"] = True
+    # torch 2.10 has no such argument, and needs none where all heads have keys of their own.
+    more: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     return varlen_attn(  # type: ignore[return-value]  # one tensor unless return_aux is set
         query.contiguous(),
         key.contiguous(),
@@ -81,34 +82,33 @@ def flash_attention(query: Tensor, key: Tensor, value: Tensor, flat: FlatBatch, 
 
 def flex_attention(query: Tensor, key: Tensor, value: Tensor, flat: FlatBatch, rule: Rule) -> Tensor:
     """FlexAttention with a block mask; see :func:`swift_core.flat.grouped.grouped_attention`."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    from torch.nn.attention import flex_attention as flex
+    from transformers.integrations.flex_attention import compile_friendly_flex_attention
 
-    attend = torch.compile(flex_attention, dynamic=True) if query.is_cuda else flex_attention
-    own, parent = segment_numbers(flat)  # [N], [N]
+    attend: Any = compile_friendly_flex_attention if query.is_cuda else flex.flex_attention
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))  # [1, H, N, D]
+    gqa = query.shape[1] != key.shape[1]
+    mask = _block_mask(flat, rule.causal, rule.window)
+    found: Tensor = attend(q, k, v, block_mask=mask, scale=rule.scale, enable_gqa=gqa)  # [1, H, N, D]
+    return found.squeeze(0).transpose(0, 1)
+
+
+@lru_cache(maxsize=4)  # the layers of a model ask for the same one or two, one after another
+def _block_mask(flat: FlatBatch, causal: bool, window: int | None) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    own, parent = flat.segment_numbers  # [N], [N]
     position = flat.position_ids  # [N]
 
     def visible(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         ahead = position[k] - position[q]
         seen = (own[k] == own[q]) | (own[k] == parent[q])
-        if rule.causal:
+        if causal:
             seen = seen & (ahead <= 0)
-        return seen if rule.window is None else seen & (ahead.abs() < rule.window)
+        return seen if window is None else seen & (ahead.abs() < window)
 
     count = flat.num_tokens
-    mask = create_block_mask(visible, None, None, count, count, device=query.device)
-    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))  # [1, H, N, D]
-    gqa = query.shape[1] != key.shape[1]
-    out: Any = attend(q, k, v, block_mask=mask, scale=rule.scale, enable_gqa=gqa)  # [1, H, N, D]
-    found: Tensor = out.squeeze(0).transpose(0, 1)
-    return found
-
-
-def segment_numbers(flat: FlatBatch) -> tuple[Tensor, Tensor]:
-    """[N] and [N]: the segment of each token, and that of its parent (-1 for none)."""
-    device = flat.input_ids.device
-    lengths = torch.tensor(flat.lengths, device=device)
-    own = torch.arange(len(flat), device=device).repeat_interleave(lengths)
-    return own, torch.tensor(flat.parents, device=device).repeat_interleave(lengths)
+    return create_block_mask(visible, None, None, count, count, device=position.device)
 
 
 def _keys(part: Tensor, flat: FlatBatch) -> Tensor:

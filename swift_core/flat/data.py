@@ -13,6 +13,7 @@ from swift_core.flat.check import agree, settle
 from swift_core.flat.forward import state_of
 
 if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
     from swift_core.hookspecs import Collator
 
@@ -33,15 +34,19 @@ def flat_batches_in(batch: Any) -> Iterator[FlatBatch]:
             yield from flat_batches_in(part)
 
 
-def padding_cost(data: TaskData, collator: Collator, batch_size: int, seed: int) -> float | None:
+def padding_cost(data: TaskData, collator: Collator, args: TrainingArguments) -> float | None:
     """Tokens that padded batches would compute for each useful one; None for a task without flat batches.
 
-    Measured on some batches of rows drawn at random, each flat batch padded to its own longest row.
+    Measured on some batches of rows drawn at random, as many rows as the run's batches have (with
+    ``max_tokens_per_batch``: as fit on average), each flat batch padded to its own longest row.
     """
-    if data.features is None:
+    if data.features is None or data.stats is None:
         return None
+    count, budget = args.trainer.per_device_train_batch_size, args.core.max_tokens_per_batch
+    if budget is not None:
+        count = max(1, budget * data.stats.rows // max(data.stats.tokens, 1))
     useful = padded = 0
-    for rows in _drawn(len(data.features), batch_size, seed):
+    for rows in _drawn(len(data.features), count, args.trainer.seed):
         for flat in flat_batches_in(collator([data.features[row] for row in rows])):
             useful += flat.num_tokens
             padded += flat.padded_tokens

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from swift_core.batching import pad_batch
 from swift_core.flat.attention import NotFlatError
 from swift_core.flat.batch import FlatBatch
-from swift_core.flat.cuda import segment_numbers
-from swift_core.flat.processes import callers, even_pieces
+from swift_core.flat.processes import callers, even_pieces, joined
 
 # Shape legend: S segments, N tokens of the flat row, D dimensions, P picked tokens, V vocabulary,
 # B rows and T tokens of a padded sub-batch.
@@ -45,6 +44,7 @@ class FlatState:
         knows_parents: whether that batch had segments with parents.
         asked: the attention that the user asked for, which is then left alone.
         original: the attention that the model was loaded with, for all rungs but the flat row.
+        offset: what is added to a position before it is looked up.
         reason: why no better rung was taken.
     """
 
@@ -52,6 +52,7 @@ class FlatState:
     knows_parents: bool = False
     asked: str | None = None
     original: str | None = None
+    offset: int = 0
     reason: str = ""
 
     @property
@@ -96,7 +97,7 @@ def run_rung(rung: Rung, model: nn.Module, batch: FlatBatch, picked: Tensor | No
     more = _accepted(base, {"use_cache": False, "token_type_ids": _row(batch.token_type_ids)})
     if picked is not None:
         more |= _accepted(base, {"logits_to_keep": picked})
-    positions = batch.position_ids + position_offset(base)  # [N]
+    positions = batch.position_ids + state_of(base).offset  # [N]
     output = model(
         input_ids=_row(batch.input_ids), position_ids=_row(positions), **_attention(rung, base, batch), **more
     )
@@ -133,7 +134,7 @@ def four_d_mask(base: Any, batch: FlatBatch) -> Tensor:
     windows = [getattr(base.config, name, None) for name in ("sliding_window", "local_attention")]
     if any(windows):
         raise NotFlatError("some of its layers see a window only, for which one mask is not enough")
-    own, parent = segment_numbers(batch)
+    own, parent = batch.segment_numbers
     visible = own == own.unsqueeze(1)
     if batch.has_parents:
         visible |= own == parent.unsqueeze(1)
@@ -188,10 +189,8 @@ def _padded(model: nn.Module, batch: FlatBatch, picked: Tensor | None, *, split:
             _ordinary(call, [whole[row] for row in rows], row_types, columns, only=picked is not None)
         )
         places.append(torch.cat([place for _, place in wanted]))
-    own = len(pieces) - extra
-    found = torch.cat(places[:own])  # [N or P], where each output lies in the flat row
-    # What was repeated for other processes takes part in the backward pass too, with no weight.
-    outputs = torch.cat(parts[:own]) + sum(part.sum() * 0 for part in parts[own:])  # [N or P, D]
+    found = torch.cat(places[: len(pieces) - extra])  # [N or P], where each output lies in the flat row
+    outputs = joined(parts, extra)  # [N or P, D]
     if picked is None:
         return outputs[found.argsort()]
     lookup = torch.empty(batch.num_tokens, dtype=torch.long, device=found.device)

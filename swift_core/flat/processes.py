@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Piece = TypeVar("Piece")
@@ -42,6 +42,20 @@ def even_pieces(pieces: list[Piece], model: nn.Module) -> tuple[list[Piece], int
     distributed.all_reduce(most, distributed.ReduceOp.MAX)
     missing = int(most) - len(pieces)
     return pieces + [pieces[-1]] * missing, missing
+
+
+def joined(outputs: Sequence[Tensor], extra: int) -> Tensor:
+    """The outputs of the pieces, one after another, without the last ``extra``.
+
+    Those take part in the backward pass too, as on the processes that they keep company, with no weight.
+    """
+    own = len(outputs) - extra
+    return torch.cat(list(outputs[:own])) + sum(output.sum() * 0 for output in outputs[own:])
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that tells things."""
+    return not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -9,10 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swift_core.batching import pack
 from swift_core.flat.batch import FlatBatch, flat_batch
 from swift_core.flat.check import settle
 from swift_core.flat.forward import Rung, run_rung, state_of, unwrapped
-from swift_core.flat.processes import callers, even_pieces, inside_ddp, is_sharded
+from swift_core.flat.processes import (
+    callers,
+    even_pieces,
+    inside_ddp,
+    is_first_process,
+    is_sharded,
+    joined,
+)
 
 PoolingMethod = Literal["cls", "mean", "lasttoken"]
 
@@ -37,7 +45,7 @@ def forward_flat(model: nn.Module, batch: FlatBatch, *, picked: Tensor | None = 
     state = state_of(model)
     if state.rung is None or (batch.has_parents and not state.knows_parents):
         state = settle(model, batch)
-        if state.reason and state.asked is None:
+        if state.reason and state.asked is None and is_first_process():
             print(f"padding   {type(unwrapped(model)).__name__}: {state.told}", flush=True)
     return run_rung(state.rung or Rung.PADDING, model, batch, picked)
 
@@ -101,9 +109,7 @@ def segment_vectors(
     chunks, extra = even_pieces(chunks, model)
     parts = [_checkpointed(call, chunk, pool) for call, chunk in zip(callers(model), chunks, strict=False)]
     places = torch.tensor(rows, device=batch.first.device).argsort()
-    vectors = torch.cat(parts[: len(parts) - extra]).index_select(0, places)
-    # What was repeated for the other processes takes part in the backward pass too, with no weight.
-    return vectors + sum(part.sum() * 0 for part in parts[len(parts) - extra :])
+    return joined(parts, extra).index_select(0, places)
 
 
 def chunks_of(batch: FlatBatch, tokens: int) -> tuple[list[FlatBatch], list[int]]:
@@ -115,15 +121,8 @@ def chunks_of(batch: FlatBatch, tokens: int) -> tuple[list[FlatBatch], list[int]
     if batch.has_parents:
         raise ValueError("gradient_cache_tokens: rows that share a prefix can't be cut into chunks")
     ids, _, types = batch.rows()
-    by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    cuts: list[list[int]] = [[]]
-    room = tokens
-    for row in by_length:
-        if cuts[-1] and len(ids[row]) > room:
-            cuts.append([])
-            room = tokens
-        cuts[-1].append(row)
-        room -= len(ids[row])
+    lengths = [len(row) for row in ids]
+    cuts = pack(sorted(range(len(ids)), key=lambda row: lengths[row]), lengths, tokens)
     device = batch.input_ids.device
     chunks = [
         flat_batch(

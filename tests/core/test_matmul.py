@@ -70,6 +70,14 @@ def test_a_setting_of_the_user_s_stays() -> None:
     assert setting() == "tf32"
 
 
+def test_a_torch_without_the_switch_keeps_its_default(monkeypatch: Any) -> None:
+    monkeypatch.setattr(matmul, "_switch", lambda: None)
+    with fastest_float32_matmul(CPU) as chosen:
+        assert chosen == "none"
+    tensor = torch.ones(2)
+    assert with_default_library(lambda x: x + 1, [tensor]).tolist() == [2.0, 2.0]
+
+
 def test_other_devices_are_left_alone(monkeypatch: Any) -> None:
     pretend(monkeypatch, {"none": 2.0, "tf32": 1.0, "bf16": 1.0})
     with fastest_float32_matmul(torch.device("cuda")) as chosen:

@@ -87,13 +87,13 @@ def test_a_long_segment_in_a_window_is_cut_into_blocks() -> None:
     batch = flat_batch([[1] * 700, [1] * 90, [1] * 500], parents=[None, 0, None])
     for rule in (Rule(causal=True, window=50), Rule(causal=False, window=300)):
         query, key, value = (x.detach() for x in inputs(batch))
-        whole = flex_dense(query, key, value, batch, rule)
+        whole = with_one_mask(query, key, value, batch, rule)
         torch.testing.assert_close(
             grouped_attention(query, key, value, batch, rule), whole, atol=1e-5, rtol=1e-5
         )
 
 
-def flex_dense(query: Tensor, key: Tensor, value: Tensor, batch: FlatBatch, rule: Rule) -> Tensor:
+def with_one_mask(query: Tensor, key: Tensor, value: Tensor, batch: FlatBatch, rule: Rule) -> Tensor:
     """The same rule as one mask over all pairs of tokens."""
     lengths = torch.tensor(batch.lengths)
     own = torch.arange(len(batch)).repeat_interleave(lengths)

@@ -113,6 +113,24 @@ def test_a_model_is_looked_at_again_when_prefixes_come(build: Any, rows: list[li
     assert state_of(model).rung is Rung.FLAT
 
 
+def test_flash_attention_of_the_user_s_is_told_the_boundaries(build: Any, rows: list[list[int]]) -> None:
+    told: dict[str, Any] = {}
+
+    class Watched(nn.Module):
+        """Says what it is given, as no flash-attention runs here."""
+
+        def forward(self, input_ids: Tensor, position_ids: Tensor, **inputs: Any) -> Any:
+            told.update(inputs)
+            hidden = position_ids.unsqueeze(-1).float()
+            return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=hidden)
+
+    batch = flat_batch(rows)
+    positions = in_row_order(run_rung(Rung.FLASH, Watched(), batch), batch)
+    assert positions.squeeze(-1).tolist() == [n for row in rows for n in range(len(row))]
+    assert told["cu_seq_lens_q"].tolist() == told["cu_seq_lens_k"].tolist() == [0, 1, 6, 15, 32, 49, 72, 112]
+    assert (told["max_length_q"], told["max_length_k"], told["attention_mask"]) == (40, 40, None)
+
+
 # -- heads -------------------------------------------------------------------------------------------------
 
 

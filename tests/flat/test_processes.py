@@ -78,3 +78,33 @@ def test_gradients_equal_those_of_one_process(
     script.write_text(SCRIPT)
     told = on_two_processes(tmp_path, str(script), str(ROOT), wrap, str(cache_tokens), family)
     assert told.count("equal") == 2
+
+
+AGREE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from accelerate import PartialState
+from benchmarks import families
+from swift_core.flat import FlatState, Rung, set_state, state_of
+from swift_core.flat.attention import FLAT
+from swift_core.flat.check import agree
+
+state = PartialState(cpu=True)
+model = families.build("bert")
+model.set_attn_implementation(FLAT if state.process_index else "sdpa")
+set_state(model, FlatState(rung=Rung.FLAT if state.process_index else Rung.SUB_BATCHES, original="sdpa"))
+agree(model)
+print(state_of(model).rung.name, model.config._attn_implementation + "\\n", end="")
+state.wait_for_everyone()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.timeout(240)
+def test_all_processes_run_a_model_as_the_first_one_does(
+    tmp_path: Path, on_two_processes: Callable[..., str]
+) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(AGREE)
+    assert on_two_processes(tmp_path, str(script), str(ROOT)).count("SUB_BATCHES sdpa") == 2

@@ -12,7 +12,7 @@ import pytest
 from transformers import TrainerCallback
 
 from swift_core import SwiftTrainer, TrainingArguments, UserError
-from swift_core.flat import FlatBatch, Rung, state_of
+from swift_core.flat import FlatBatch, Rung, settle, state_of
 
 
 def test_a_run_is_flat_by_default_and_says_what_padding_would_cost(
@@ -30,6 +30,33 @@ def test_a_run_is_flat_by_default_and_says_what_padding_would_cost(
     expected = sum(part.padded_tokens for part in flat) / sum(part.num_tokens for part in flat)
     assert line.startswith("padding   none; padded batches would compute")
     assert 1.0 < told < 2 * expected
+
+
+def test_check_tells_what_padding_would_cost_too(
+    swift: Any, rows: Any, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40)))
+    options = {"task_type": "embedding", "model_name_or_path": str(tiny_encoder), "dataset": "train.jsonl"}
+    (tmp_path / "run.yaml").write_text(json.dumps(options))
+    costs = [
+        json.loads(swift("check", "run.yaml", "--json", *more, code=0).stdout)["padding_cost"]
+        for more in ([], ["per_device_train_batch_size=2"], ["max_tokens_per_batch=40"])
+    ]
+    assert costs[0] > costs[1] > 1.0, "fewer rows differ less in length"
+    assert costs[0] > costs[2] > 1.0, "so do those that fit into a small budget"
+    told = swift("check", "run.yaml", code=0).stdout
+    assert f"padding   padded batches would compute {costs[0]:.2f} tokens for each useful one" in told
+
+
+def test_the_longest_texts_decide_how_a_model_is_run(make_trainer: Any, monkeypatch: Any) -> None:
+    looked_at = []
+    monkeypatch.setattr(
+        "swift_core.flat.data.settle",
+        lambda model, batch: looked_at.append(max(batch.lengths)) or settle(model, batch),
+    )
+    trainer = make_trainer([{"query": "sea", "positive": "rain " * 30}, {"query": "fox", "positive": "snow"}])
+    trainer.train()
+    assert looked_at == [32]
 
 
 def test_the_attention_that_is_asked_for_is_told(make_trainer: Any, capsys: Any) -> None:
@@ -87,6 +114,10 @@ def test_a_run_by_tokens_resumes_exactly(make_trainer: Any, rows: Any, curve: An
         (
             {"max_tokens_per_batch": 500, "train_sampling_strategy": "group_by_length"},
             "train_sampling_strategy: 'group_by_length' and max_tokens_per_batch both decide",
+        ),
+        (
+            {"max_tokens_per_batch": 500, "dataloader_drop_last": True},
+            "dataloader_drop_last: has no effect with max_tokens_per_batch",
         ),
         ({"gradient_cache_tokens": -1}, "gradient_cache_tokens: expected an integer > 0"),
         ({"accelerator_config": {"dispatch_batches": True}}, "dispatch_batches cuts padded batches"),

@@ -13,6 +13,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from swift_core.batching import pack
 from swift_core.flat import FlatBatch, PoolingMethod, flat_batch, pool_segments, segment_vectors
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.modes import evaluating
@@ -144,17 +145,10 @@ class TextEncoder:
 
     def _batches(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
         """Indices of the rows that have tokens, longest first, in batches of at most ``batch_tokens``."""
-        order = sorted((n for n, row in enumerate(rows) if len(row)), key=lambda n: -len(rows[n]))
-        batches: list[list[int]] = []
-        budget = self.batch_tokens or (_CPU_TOKENS if self._device.type == "cpu" else _GPU_TOKENS)
-        room = 0
-        for index in order:
-            if not batches or len(rows[index]) > room:
-                batches.append([])
-                room = budget
-            batches[-1].append(index)
-            room -= len(rows[index])
-        return batches
+        lengths = [len(row) for row in rows]
+        order = sorted((n for n, length in enumerate(lengths) if length), key=lambda n: -lengths[n])
+        suited = _CPU_TOKENS if self._device.type == "cpu" else _GPU_TOKENS
+        return pack(order, lengths, self.batch_tokens or suited)
 
     def _forward(self, rows: list[Sequence[int]]) -> Tensor:
         batch = flat_batch(rows).to(self._device)
