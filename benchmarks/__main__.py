@@ -11,6 +11,11 @@ BENCHMARKS = {
     "embedding": "benchmarks.embedding",
     "encoding": "benchmarks.encoding",
     "families": "benchmarks.families",
+    "search": "benchmarks.search",
+    "zeroshot": "benchmarks.zeroshot",
+    "mining": "benchmarks.mining",
+    "index": "benchmarks.index",
+    "quality": "benchmarks.quality",
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
 
+from swift_embedding.encoding import Recipe
 from swift_embedding.st_folder import write_st_config
 
 
@@ -25,12 +26,8 @@ def write_decoder(tokenizer_folder: Path, target: Path, max_length: int) -> Path
         max_position_embeddings=2048,
     )
     Qwen3Model(config).save_pretrained(target)
-    write_st_config(
-        target,
-        tokenizer=tokenizer,
-        pooling_method="lasttoken",
-        normalize=True,
-        max_length=max_length,
-        prompts={"query": "", "document": ""},
+    recipe = Recipe(
+        tokenizer=tokenizer, pooling_method="lasttoken", normalize_embeddings=True, max_length=max_length
     )
+    write_st_config(target, recipe)
     return target

@@ -25,6 +25,8 @@ from swift_core.arguments import WITHOUT_EFFECT
 from swift_core.cli import build_parser
 from swift_core.core_options import CORE_DEFAULTS, CoreOptions
 from swift_core.options import Option, options_of
+from swift_embedding.mine_command import build_parser as mine_parser
+from swift_embedding.objective import SUITED, USES
 from swift_embedding.options import EmbeddingOptions
 from swift_embedding.spec import SPEC
 
@@ -32,7 +34,7 @@ DOCS = Path(__file__).parent
 _PART = re.compile(
     r"(?P<head><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<tail><!-- end of generated part -->)", re.DOTALL
 )
-COMMANDS = ("train", "check", "evaluate", "export", "tasks", "describe", "plugins")
+COMMANDS = ("train", "check", "evaluate", "export", "compare", "tasks", "describe", "plugins")
 
 
 def option_table(options: Iterable[Option]) -> str:
@@ -74,12 +76,26 @@ def refused_table() -> str:
     )
 
 
-def columns_table() -> str:
-    """The columns of the task type embedding."""
-    rows = ["| column | type | required | meaning |", "| --- | --- | --- | --- |"]
-    for column in SPEC.columns:
-        needed = "yes" if column.required else "no"
-        rows.append(f"| `{column.name}` | {column.type} | {needed} | {_escaped(column.meaning)} |")
+def layout_table() -> str:
+    """The layouts of the task type embedding."""
+    rows = ["| layout | column | type | required | meaning |", "| --- | --- | --- | --- | --- |"]
+    for layout in SPEC.layouts:
+        for place, column in enumerate(layout.columns):
+            needed = "yes" if column.required else "no"
+            name = layout.name if place == 0 else ""
+            rows.append(
+                f"| {name} | `{column.name}` | {column.type} | {needed} | {_escaped(column.meaning)} |"
+            )
+    return "\n".join(rows)
+
+
+def loss_table() -> str:
+    """What each loss learns from, and the options that it reads."""
+    kinds = {"answers": "queries and answers", "scored": "scored pairs", "labelled": "labelled texts"}
+    rows = ["| `loss` | learns from | options |", "| --- | --- | --- |"]
+    for name, suited in SUITED.items():
+        options = ", ".join(f"`{option}`" for option in sorted(USES[name])) or "none"
+        rows.append(f"| `{name}` | {', '.join(kinds[kind] for kind in suited)} | {options} |")
     return "\n".join(rows)
 
 
@@ -95,16 +111,24 @@ def command_help(command: str | None = None) -> str:
     return f"```text\n{printed.getvalue().strip()}\n```"
 
 
+def mine_help() -> str:
+    """What ``swift mine --help`` prints."""
+    with mock.patch.dict(os.environ, COLUMNS="100"):
+        return f"```text\n{mine_parser().format_help().strip()}\n```"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "core-options": lambda: option_table(options_of(CoreOptions, "core").values()),
     "core-defaults": lambda: default_list(CORE_DEFAULTS.items()),
     "embedding-options": lambda: option_table(options_of(EmbeddingOptions, "task").values()),
     "embedding-defaults": lambda: default_list(SPEC.defaults.items()),
-    "embedding-columns": columns_table,
+    "embedding-layouts": layout_table,
+    "embedding-losses": loss_table,
     "families": families,
     "trainer-options": trainer_names,
     "refused-options": refused_table,
     "help": command_help,
+    "help-mine": mine_help,
     **{f"help-{name}": lambda name=name: command_help(name) for name in COMMANDS},  # type: ignore[misc]
 }
 

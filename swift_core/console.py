@@ -161,7 +161,8 @@ def data_line(data: TaskData | None) -> str:
         return "nothing"
     stats = data.stats
     cut = f", {stats.truncated_rows:,} rows cut to max_length ({stats.truncated_rows / stats.rows:.1%})"
-    sources = listed([source.name for source in data.sources])
+    read_as = [f" ({source.layout})" if source.layout else "" for source in data.sources]
+    sources = listed([source.name + form for source, form in zip(data.sources, read_as, strict=True)])
     return (
         f"{stats.rows:,} rows of {sources}: {stats.tokens:,} tokens, longest row {stats.longest:,}"
         f"{cut if stats.truncated_rows else ', none cut'}"

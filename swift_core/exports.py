@@ -61,6 +61,7 @@ def write_export(target: Path, name: str, trainer: SwiftTrainer) -> dict[str, An
             folder=folder,
             data=trainer.train_data,
             args=trainer.options,
+            run=run,
         )
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / "manifest.json")
         manifest = {

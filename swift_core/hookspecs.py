@@ -57,17 +57,18 @@ class Evaluation:
 class Collator(Protocol):
     """What ``make_collator`` returns. It is pickled to DataLoader workers.
 
-    Two more methods are called where a collator has them: ``save_pretrained(folder)`` writes beside saved
-    weights what a reload needs (the tokenizer, at least), and ``check(data, args)`` looks, before a model
-    is built, at encoded training data as a whole and at files that options of the task name; it raises a
-    ``UserError`` when they can't be used.
+    More methods are called where a collator has them: ``save_pretrained(folder)`` writes beside saved
+    weights what a reload needs (the tokenizer, at least); ``check(data, args)`` looks, before a model
+    is built, at encoded training data as a whole and at files that options of the task name, and
+    ``check_evaluation(data)`` at evaluation data; both raise a ``UserError`` when they can't be used.
     """
 
     def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """Turn one checked row into features (numbers and lists of numbers).
 
         Features carry ``length`` (tokens, for statistics and batching) and may carry ``truncated`` (how
-        many texts were cut).
+        many texts were cut), ``group`` (a number: rows of different groups never share a batch) and
+        ``mate`` (a string or None: rows with the same one come into a batch at least two at a time).
 
         Raises:
             ValueError: the row can't be used; the message starts with the column's name.
@@ -120,11 +121,12 @@ class TaskHooks:
         folder: Path,
         data: TaskData | None,
         args: TrainingArguments,
+        run: Run,
     ) -> Mapping[str, Any]:
         """Write ``model`` as ``format`` into the empty ``folder``, reload it once and compare.
 
         Returns details for ``manifest.json``, which the core writes. ``data`` is the training data, None
-        when it is not at hand.
+        when it is not at hand. ``run`` is what is exported: its record tells base model, data and figures.
 
         Raises:
             swift_core.errors.SwiftError: what was written does not give the model's outputs.

@@ -18,6 +18,7 @@ from swift_core.errors import UserError, listed
 from swift_core.hookspecs import Collator
 from swift_core.runs.atomic import sha256_of
 from swift_core.runtime import Runtime
+from swift_core.sampling import has_rules
 
 if TYPE_CHECKING:
     import datasets
@@ -75,6 +76,8 @@ def prepare_task(
         _check_loop(args, train, evaluation)
     if check and train is not None and hasattr(collator, "check"):
         collator.check(train, args)
+    if evaluation is not None and hasattr(collator, "check_evaluation"):
+        collator.check_evaluation(evaluation)
     return Preparation(runtime, collator, train, evaluation)
 
 
@@ -89,8 +92,9 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
             f"eval_strategy: '{when.value}' needs evaluation data, found none; set eval_dataset or "
             "eval_split, or eval_strategy=no"
         )
-    if args.core.max_tokens_per_batch is not None:
-        _check_token_budget(args, train, args.core.max_tokens_per_batch)
+    planned = train.features is not None and has_rules(train.features)
+    if planned or args.core.max_tokens_per_batch is not None:
+        _check_plan(args, train, args.core.max_tokens_per_batch)
         return
     rows = loop.per_device_train_batch_size * loop.world_size
     if loop.dataloader_drop_last and len(train.records) < rows:
@@ -100,9 +104,11 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
         )
 
 
-def _check_token_budget(args: TrainingArguments, train: TaskData, budget: int) -> None:
+def _check_plan(args: TrainingArguments, train: TaskData, budget: int | None) -> None:
+    """Refuse options that would decide otherwise which rows make a batch."""
     faults = []
-    if train.stats is not None and train.stats.longest > budget:
+    decides = "the task's rules for batches" if budget is None else "max_tokens_per_batch"
+    if budget is not None and train.stats is not None and train.stats.longest > budget:
         faults.append(
             f"max_tokens_per_batch: the longest row has {train.stats.longest:,} tokens, expected at least "
             f"that many, found {budget:,}; raise it, or lower max_length"
@@ -110,13 +116,13 @@ def _check_token_budget(args: TrainingArguments, train: TaskData, budget: int) -
     strategy = str(args.trainer.train_sampling_strategy)
     if strategy not in ("random", "sequential"):
         faults.append(
-            f"train_sampling_strategy: '{strategy}' and max_tokens_per_batch both decide which rows make a "
-            "batch; leave one of them out (max_tokens_per_batch brings rows of similar length together)"
+            f"train_sampling_strategy: '{strategy}' and {decides} both decide which rows make a batch; "
+            "leave it out (max_tokens_per_batch brings rows of similar length together)"
         )
     if args.trainer.dataloader_drop_last:
         faults.append(
-            "dataloader_drop_last: has no effect with max_tokens_per_batch, whose batches all have sizes of "
-            "their own; leave it out"
+            f"dataloader_drop_last: has no effect with {decides}, whose batches have sizes of their own; "
+            "leave it out"
         )
     if faults:
         raise UserError(*faults)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from swift_core.errors import PluginError, did_you_mean
+from swift_core.errors import PluginError, did_you_mean, listed
 from swift_core.hookspecs import RUN_HOOKS, TASK_HOOKS, Collator, Evaluation, LossOutput, RunHooks, TaskHooks
 from swift_core.registry import Claim, find_task, load_object, load_spec
 
@@ -105,13 +105,25 @@ class Runtime:
     def evaluate(
         self, *, model: nn.Module, collator: Collator, data: TaskData | None, args: TrainingArguments
     ) -> Evaluation:
-        """Call the hook; see :class:`swift_core.hookspecs.TaskHooks`; it returns every declared metric."""
+        """Call the hook; see :class:`swift_core.hookspecs.TaskHooks`.
+
+        It returns every declared metric, or where these are in several groups those of at least one.
+        """
         result = self._manager.hook.evaluate(model=model, collator=collator, data=data, args=args)
         evaluation: Evaluation = self._checked("evaluate", result, Evaluation)
-        missing = [m.name for m in args.spec.metrics if m.name not in evaluation.metrics]
-        if missing:
+        missing = [
+            [metric.name for metric in group if metric.name not in evaluation.metrics]
+            for group in args.spec.metric_groups.values()
+        ]
+        partly = [
+            names
+            for names, group in zip(missing, args.spec.metric_groups.values(), strict=True)
+            if 0 < len(names) < len(group)
+        ]
+        if missing and (partly or all(missing)):
+            missing_names = listed((partly or missing)[0])
             raise PluginError(
-                f"{self._who}: evaluate did not return the declared metrics {', '.join(missing)}; "
+                f"{self._who}: evaluate did not return the declared metrics {missing_names}; "
                 f"it returned {', '.join(evaluation.metrics) or 'none'}"
             )
         return evaluation
@@ -125,10 +137,11 @@ class Runtime:
         folder: Path,
         data: TaskData | None,
         args: TrainingArguments,
+        run: Run,
     ) -> Mapping[str, Any]:
         """Call the hook; see :class:`swift_core.hookspecs.TaskHooks`."""
         details = self._manager.hook.export(
-            model=model, collator=collator, format=format, folder=folder, data=data, args=args
+            model=model, collator=collator, format=format, folder=folder, data=data, args=args, run=run
         )
         return self._checked("export", details, Mapping)  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""Batches filled up to a number of tokens instead of a number of rows."""
+"""Batches with rules: up to a number of tokens, of one data set each, with rows that belong together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_utils import seed_worker
 
-from swift_core.batching import pack
-
 if TYPE_CHECKING:
     import datasets
 
@@ -22,13 +20,14 @@ if TYPE_CHECKING:
 _BATCHES_IN_WINDOW = 32
 
 
-class TokenBudgetBatches(Sampler[list[int]]):
-    """Batches of at most ``max_tokens`` tokens, different in each epoch, the same with the same seed.
+class PlannedBatches(Sampler[list[int]]):
+    """Batches with rules, different in each epoch, the same with the same seed.
 
-    Rows are shuffled; within a window of some 32 batches they are sorted by length and cut into batches, and
-    these are shuffled again. So rows of a batch are of similar length, and which rows meet is still a matter
-    of chance. All epochs and all processes have the same number of batches, and the batches of one step are
-    alike in tokens, so that processes wait little for each other.
+    Rows are shuffled. With ``max_tokens``, rows within a window of some 32 batches are then sorted by length
+    and cut into batches, and these are shuffled again: so rows of a batch are of similar length, and which
+    rows meet is still a matter of chance. A batch holds rows of one group only. All epochs and all processes
+    have the same number of batches; those of one step are of one group, and alike in tokens, so that
+    processes wait little for each other.
 
     Attributes:
         epoch: set by the training loop through :meth:`set_epoch`.
@@ -38,8 +37,10 @@ class TokenBudgetBatches(Sampler[list[int]]):
         self,
         lengths: Sequence[int],
         *,
-        max_tokens: int,
+        max_tokens: int | None = None,
         max_rows: int | None = None,
+        groups: Sequence[int] | None = None,
+        mates: Sequence[str | None] | None = None,
         seed: int = 0,
         epochs: int = 1,
         shuffle: bool = True,
@@ -52,6 +53,8 @@ class TokenBudgetBatches(Sampler[list[int]]):
             lengths: tokens of each row.
             max_tokens: tokens of a batch at most; a longer row is a batch of its own.
             max_rows: rows of a batch at most.
+            groups: rows of different groups are never in one batch; None where all are of one.
+            mates: rows with the same mate are put into a batch at least two at a time, where there are two.
             seed: of the order.
             epochs: how many will be asked for.
             shuffle: False to keep the order of the rows.
@@ -59,16 +62,20 @@ class TokenBudgetBatches(Sampler[list[int]]):
             processes: how many there are; each gets its own share of the batches.
         """
         self._lengths = [int(length) for length in lengths]
-        self._max_tokens, self._max_rows = max_tokens, max_rows or len(lengths)
+        self._max_tokens = math.inf if max_tokens is None else max_tokens
+        self._max_rows = max_rows or len(lengths)
+        self._groups = _members(groups or [0] * len(self._lengths))
+        self._mates = mates
         self._seed, self._shuffle = seed, shuffle
         self._rank, self._processes = rank, processes
         self.epoch = 0
-        most = max(len(self._cut(epoch)) for epoch in range(epochs if shuffle else 1))
-        self._steps = math.ceil(most / processes)
+        cuts = [self._cut(epoch) for epoch in range(epochs if shuffle else 1)]
+        most = [max(map(len, parts)) for parts in zip(*cuts, strict=True)]
+        self._steps = [math.ceil(count / processes) for count in most]
 
     def __len__(self) -> int:
         """Batches of this process in an epoch."""
-        return self._steps
+        return sum(self._steps)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
@@ -76,33 +83,81 @@ class TokenBudgetBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the rows of each batch of this process."""
-        batches = self._filled(self._cut(self.epoch))
-        steps = np.arange(self._steps)
+        steps: list[list[list[int]]] = []
+        for batches, count in zip(self._cut(self.epoch), self._steps, strict=True):
+            filled = _filled(batches, count * self._processes)
+            if self._shuffle:
+                # Those of one step lie side by side, alike in tokens, and stay together.
+                filled.sort(key=self._tokens)
+            steps += [filled[n : n + self._processes] for n in range(0, len(filled), self._processes)]
+        order = np.arange(len(steps))
         if self._shuffle:
-            # Those of one step lie side by side, alike in tokens, and stay together.
-            batches.sort(key=self._tokens)
-            np.random.default_rng([self._seed, self.epoch, 1]).shuffle(steps)
-        for step in steps:
-            yield batches[int(step) * self._processes + self._rank]
+            np.random.default_rng([self._seed, self.epoch, 1]).shuffle(order)
+        for step in order:
+            yield steps[step][self._rank]
 
-    def _cut(self, epoch: int) -> list[list[int]]:
-        rows = np.arange(len(self._lengths))
-        if not self._shuffle:
-            return self._packed(rows)
-        np.random.default_rng([self._seed, epoch]).shuffle(rows)
-        lengths = np.asarray(self._lengths)
-        rows_in_batch = min(self._max_tokens / lengths.mean(), self._max_rows)
-        window = max(1, int(rows_in_batch * _BATCHES_IN_WINDOW))
+    def _cut(self, epoch: int) -> list[list[list[int]]]:
+        """The batches of each group."""
+        draw = np.random.default_rng([self._seed, epoch])
+        cuts = []
+        for rows in self._groups:
+            if not self._shuffle:
+                cuts.append(self._packed(self._units(rows.tolist())))
+                continue
+            order = rows.copy()
+            draw.shuffle(order)
+            cuts.append(self._cut_group(self._units(order.tolist())))
+        return cuts
+
+    def _units(self, rows: Sequence[int]) -> list[list[int]]:
+        """What is kept together: single rows, or two rows (three, for the odd one) with the same mate."""
+        if self._mates is None:
+            return [[row] for row in rows]
+        units: list[list[int]] = []
+        last: dict[str, list[int]] = {}
+        for row in rows:
+            mate = self._mates[row]
+            unit = last.get(mate) if mate is not None else None
+            if unit is not None and len(unit) == 1:
+                unit.append(row)
+                continue
+            units.append([row])
+            if mate is not None:
+                # The odd row at the end stays alone; its mates may be in the batch all the same.
+                last[mate] = units[-1]
+        return units
+
+    def _cut_group(self, units: list[list[int]]) -> list[list[int]]:
+        if self._max_tokens == math.inf:
+            return self._packed(units)
+        lengths = np.array([self._tokens(unit) for unit in units])
+        rows_in_unit = sum(map(len, units)) / len(units)
+        units_in_batch = min(self._max_tokens / lengths.mean(), self._max_rows / rows_in_unit)
+        window = max(1, int(units_in_batch * _BATCHES_IN_WINDOW))
         batches: list[list[int]] = []
-        for start in range(0, len(rows), window):
-            part = rows[start : start + window]
-            batches += self._packed(part[np.argsort(lengths[part], kind="stable")])
+        for start in range(0, len(units), window):
+            order = np.argsort(lengths[start : start + window], kind="stable")
+            batches += self._packed([units[start + place] for place in order])
         return batches
 
-    def _packed(self, rows: np.ndarray) -> list[list[int]]:
-        batches = pack(rows.tolist(), self._lengths, self._max_tokens, self._max_rows)
+    def _packed(self, units: list[list[int]]) -> list[list[int]]:
+        batches: list[list[int]] = []
+        room = 0.0
+        for unit in self._fitting(units):
+            tokens = self._tokens(unit)
+            if not batches or tokens > room or len(batches[-1]) + len(unit) > self._max_rows:
+                batches.append([])
+                room = self._max_tokens
+            batches[-1] += unit
+            room -= tokens
         self._accompany(batches)
         return batches
+
+    def _fitting(self, units: list[list[int]]) -> Iterator[list[int]]:
+        """Mates that don't fit into one batch go without each other."""
+        for unit in units:
+            fits = self._tokens(unit) <= self._max_tokens and len(unit) <= self._max_rows
+            yield from [unit] if fits else [[row] for row in unit]
 
     def _accompany(self, batches: list[list[int]]) -> None:
         """Give a row that was left over alone its neighbour: in-batch losses need two."""
@@ -111,32 +166,53 @@ class TokenBudgetBatches(Sampler[list[int]]):
         if self._tokens([batches[-2][-1], batches[-1][0]]) <= self._max_tokens:
             batches[-1].insert(0, batches[-2].pop())
 
-    def _filled(self, batches: list[list[int]]) -> list[list[int]]:
-        """Cut the largest batches in two until there are as many as planned; single rows are repeated."""
-        wanted = self._steps * self._processes
-        while len(batches) < wanted:
-            place = max(range(len(batches)), key=lambda n: len(batches[n]))
-            largest = batches[place]
-            if len(largest) == 1:
-                break
-            middle = len(largest) // 2
-            batches[place : place + 1] = [largest[:middle], largest[middle:]]
-        return batches + [list(batches[n % len(batches)]) for n in range(wanted - len(batches))]
-
     def _tokens(self, batch: list[int]) -> int:
         return sum(self._lengths[row] for row in batch)
 
 
-def token_budget_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: int) -> DataLoader[Any]:
-    """The training batches of this process, at most ``budget`` tokens each."""
+def _members(groups: Sequence[int]) -> list[np.ndarray]:
+    """The rows of each group."""
+    numbers = np.asarray(groups)
+    return [np.flatnonzero(numbers == group) for group in np.unique(numbers)]
+
+
+def _filled(batches: list[list[int]], wanted: int) -> list[list[int]]:
+    """Cut the largest batches in two until there are as many as planned; single rows are repeated."""
+    while len(batches) < wanted:
+        place = max(range(len(batches)), key=lambda n: len(batches[n]))
+        largest = batches[place]
+        if len(largest) == 1:
+            break
+        middle = len(largest) // 2
+        batches[place : place + 1] = [largest[:middle], largest[middle:]]
+    return batches + [list(batches[n % len(batches)]) for n in range(wanted - len(batches))]
+
+
+def has_rules(features: datasets.Dataset) -> bool:
+    """Whether a task says which rows may share a batch: see :class:`swift_core.hookspecs.Collator`."""
+    names = features.column_names
+    return ("group" in names and len(features.unique("group")) > 1) or (
+        "mate" in names and any(mate is not None for mate in features.unique("mate"))
+    )
+
+
+def planned_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: int | None) -> DataLoader[Any]:
+    """The training batches of this process: by the rules of the task, at most ``budget`` tokens each."""
     args, options = trainer.args, trainer.options
-    rows = options.given.get("per_device_train_batch_size")
-    sampler = TokenBudgetBatches(
+    rows: int | None = args.per_device_train_batch_size
+    if budget is not None and "per_device_train_batch_size" not in options.given:
+        rows = None
+    names = features.column_names
+    mates = list(features["mate"]) if "mate" in names and has_rules(features) else None
+    sampler = PlannedBatches(
         features["length"],
         max_tokens=budget,
         max_rows=rows,
+        groups=features["group"] if "group" in names else None,
+        mates=mates,
         seed=args.seed if args.data_seed is None else args.data_seed,
-        epochs=_epochs(trainer, features, budget, rows),
+        # Batches of so many rows are equally many in each epoch, unless mates stay together.
+        epochs=1 if budget is None and mates is None else _epochs(trainer, features, budget, rows),
         shuffle=str(args.train_sampling_strategy) != "sequential",
         rank=args.process_index,
         processes=args.world_size,
@@ -160,12 +236,12 @@ def token_budget_loader(trainer: SwiftTrainer, features: datasets.Dataset, budge
     )
 
 
-def _epochs(trainer: SwiftTrainer, features: datasets.Dataset, budget: int, rows: int | None) -> int:
+def _epochs(trainer: SwiftTrainer, features: datasets.Dataset, budget: int | None, rows: int | None) -> int:
     """How many epochs the training may last; a few too many do no harm."""
     args = trainer.args
     if args.max_steps <= 0:
         return math.ceil(args.num_train_epochs)
     batches: int = args.max_steps * args.gradient_accumulation_steps * args.world_size
     tokens = int(np.sum(features["length"]))
-    fewest = max(1, tokens // budget, len(features) // rows if rows else 0)
+    fewest = max(1, tokens // budget if budget else 0, len(features) // rows if rows else 0)
     return math.ceil(batches / fewest) + 1

@@ -112,6 +112,8 @@ def check_reload(
     if data is None or data.features is None:
         return
     rows = [data.features[i] for i in range(min(_PROBE_ROWS, len(data.features)))]
+    # Rows of different groups never share a batch.
+    rows = [row for row in rows if row.get("group") == rows[0].get("group")]
     device = next(model.parameters()).device
     batch = send_to_device(collator(rows), device)
     losses = [

@@ -12,8 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ColumnType = Literal["text", "string", "list[text]", "integer", "number", "boolean", "any"]
-"""``text`` is a string with at least one visible character, ``string`` may be empty."""
+ColumnType = Literal[
+    "text",
+    "string",
+    "texts",
+    "list[text]",
+    "integer",
+    "number",
+    "list[number]",
+    "boolean",
+    "label",
+    "any",
+    "source",
+]
+"""``text`` is a string with at least one visible character, ``string`` may be empty; ``texts`` is one text or
+a list of at least one, stored as a list; ``label`` is a string or an integer, stored as a string; ``source``
+is not read but filled by the core: the number, from 0, of the input that the row came from."""
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
@@ -30,13 +44,54 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One of several forms that rows may have, recognised by the names of its required columns.
+
+    Attributes:
+        name: what people call it.
+        columns: its columns. A name that ends with ``*`` stands for all columns of the data with a number in
+            its place, and is a list of their texts, in the order of the numbers.
+        convert: dotted path ``module:function`` (its module must not import torch) of what turns a checked
+            row into columns of the task, or raises a ValueError that starts with the column's name; None
+            where the columns are the task's own.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    convert: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderLayout:
+    """A folder that holds rows in files of its own kind, recognised by the names of files.
+
+    Attributes:
+        name: what people call it.
+        files: what must be there.
+        read: dotted path ``module:function`` of what takes the folder, the split and a
+            :class:`swift_core.data.faults.Faults`, and yields places and rows in one of the task's layouts.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    read: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure that ``evaluate`` promises to return; one of them is primary and picks the best checkpoint."""
+    """A figure that ``evaluate`` returns.
+
+    Attributes:
+        group: metrics of one group are measured together. Where there are several groups, what is measured
+            depends on the data: ``evaluate`` returns all metrics of at least one.
+        primary: picks the best checkpoint; one in each group.
+    """
 
     name: str
     meaning: str
     higher_is_better: bool = True
     primary: bool = False
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +122,17 @@ class TaskSpec:
         name: lower-case words joined by ``-``; the same as the entry point's name.
         summary: one line for ``swift tasks``.
         columns: the columns of a training row; others are ignored.
+        layouts: the forms that rows may have, the first that fits is taken; none: rows have ``columns``.
+        folders: the forms that folders of data may have, beside those that every task reads.
         implementation: dotted path of the module (or ``module:object``) with the five hooks.
         options: dotted path ``module:Class`` of a dataclass with the task's own options; its module must
             not import torch.
-        metrics: what ``evaluate`` returns; exactly one is primary.
+        metrics: what ``evaluate`` returns; exactly one of each group is primary.
         exports: what ``export`` can write.
         defaults: defaults of the task for options of the core or of ``transformers.TrainingArguments``.
         serving_route: HTTP path that a server gives this task, if it is served.
+        serving: dotted path ``module:function`` of what answers a request there: see
+            :mod:`swift_core.serving`.
         resources: hints for a scheduler.
         parent: name of a task type whose hooks are used where this task implements none.
 
@@ -85,31 +144,49 @@ class TaskSpec:
     summary: str
     columns: tuple[Column, ...]
     implementation: str
+    layouts: tuple[Layout, ...] = ()
+    folders: tuple[FolderLayout, ...] = ()
     options: str | None = None
     metrics: tuple[Metric, ...] = ()
     exports: tuple[ExportFormat, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     serving_route: str | None = None
+    serving: str | None = None
     resources: ResourceProfile = field(default_factory=ResourceProfile)
     parent: str | None = None
 
     def __post_init__(self) -> None:
         if not TASK_NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r}: use lower-case words joined by '-', such as 'legal-ner'")
-        for path_field in ("implementation", "options"):
+        for path_field in ("implementation", "options", "serving"):
             path = getattr(self, path_field)
             if path is not None and not _DOTTED.fullmatch(path):
                 raise ValueError(f"{path_field}={path!r}: expected 'package.module' or 'package.module:Name'")
-        for group in ("columns", "metrics", "exports"):
-            names = [entry.name for entry in getattr(self, group)]
+        paths = {layout.name: layout.convert for layout in self.layouts}
+        paths.update({folder.name: folder.read for folder in self.folders})
+        for name, path in paths.items():
+            if path is not None and not _DOTTED.fullmatch(path):
+                raise ValueError(f"layout '{name}': expected 'package.module:function', found {path!r}")
+        for kind in ("columns", "layouts", "metrics", "exports"):
+            names = [entry.name for entry in getattr(self, kind)]
             if len(set(names)) != len(names):
-                raise ValueError(f"{group}: a name appears twice in {names}")
-        if self.metrics and sum(metric.primary for metric in self.metrics) != 1:
-            raise ValueError("metrics: exactly one must have primary=True")
+                raise ValueError(f"{kind}: a name appears twice in {names}")
+        for group, metrics in self.metric_groups.items():
+            if sum(metric.primary for metric in metrics) != 1:
+                where = f" of group '{group}'" if group else ""
+                raise ValueError(f"metrics: exactly one{where} must have primary=True")
+
+    @property
+    def metric_groups(self) -> dict[str, list[Metric]]:
+        """The metrics by group, in their order."""
+        groups: dict[str, list[Metric]] = {}
+        for metric in self.metrics:
+            groups.setdefault(metric.group, []).append(metric)
+        return groups
 
     @property
     def primary_metric(self) -> Metric | None:
-        """The metric that picks the best checkpoint, or None for a task without metrics."""
+        """The metric (of the first group) that picks the best checkpoint; None for a task without metrics."""
         return next((metric for metric in self.metrics if metric.primary), None)
 
     def export_format(self, name: str) -> ExportFormat | None:

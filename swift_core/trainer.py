@@ -31,7 +31,7 @@ from swift_core.resuming import checkpoint_to_resume, refuse_other_run
 from swift_core.runs.atomic import TEMPORARY, swap_folder
 from swift_core.runs.record import Run
 from swift_core.runs.redact import redacted
-from swift_core.sampling import token_budget_loader
+from swift_core.sampling import has_rules, planned_loader
 from swift_core.saving import (
     CollatorFiles,
     check_reload,
@@ -163,11 +163,11 @@ class SwiftTrainer(transformers.Trainer):
             self.cost_of_padding = padding_cost(self.train_data, self.collator, self.options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """As the library makes it, or with batches up to ``max_tokens_per_batch``."""
+        """As the library makes it, or with batches up to ``max_tokens_per_batch`` or by the task's rules."""
         budget, data = self.options.core.max_tokens_per_batch, self.train_data
-        if budget is None or data is None or data.features is None:
+        if data is None or data.features is None or (budget is None and not has_rules(data.features)):
             return super().get_train_dataloader()
-        return token_budget_loader(self, data.features, budget)
+        return planned_loader(self, data.features, budget)
 
     @contextmanager
     def recorded(self, checkpoint: Path | None = None) -> Iterator[None]:
@@ -320,6 +320,7 @@ class SwiftTrainer(transformers.Trainer):
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in evaluation.metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 3)
         self._write_tables(evaluation.tables)
+        self._choose_best_metric(metrics)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._note_metrics(metrics)
@@ -339,6 +340,13 @@ class SwiftTrainer(transformers.Trainer):
                 f"metric_for_best_model: the evaluation gave no '{wanted}'.{did_you_mean(wanted, names)} "
                 f"It gave {listed(names)}"
             ) from error
+
+    def _choose_best_metric(self, metrics: Mapping[str, float]) -> None:
+        """Where the run's data gives metrics of another group than the first, that group's primary picks."""
+        measured = [m for m in self.options.spec.metrics if m.primary and f"eval_{m.name}" in metrics]
+        if measured and "metric_for_best_model" not in self.options.given:
+            self.args.metric_for_best_model = measured[0].name
+            self.args.greater_is_better = measured[0].higher_is_better
 
     def shown_options(self) -> dict[str, Any]:
         """The options that differ from their defaults, without what the head of a run says anyway."""

@@ -20,6 +20,7 @@ _HANDLERS = {
     "evaluate": "swift_core.cli.work:evaluate",
     "export": "swift_core.cli.work:export",
     "check": "swift_core.cli.work:check",
+    "compare": "swift_core.cli.compare:compare_runs",
     "tasks": "swift_core.cli.show:tasks",
     "describe": "swift_core.cli.show:describe",
     "plugins": "swift_core.cli.show:plugins",
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     # Not required: argparse would ask for a command where a flag is unknown.
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_work(commands)
+    _add_compare(commands)
     _add_show(commands)
     return parser
 
@@ -75,6 +77,19 @@ def _add_work(commands: argparse._SubParsersAction[_Parser]) -> None:
     export.add_argument("options", nargs="*", metavar="option=value")
     for command in (train, check, evaluate, export):
         command.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    compare = commands.add_parser("compare", help="compare two runs that were evaluated on the same data")
+    add = compare.add_argument
+    add("run_a", metavar="RUN_A", help="folder of a run")
+    add("run_b", metavar="RUN_B", help="folder of another run, or the same with two steps")
+    add("--step", metavar="N[,N]", help="training step, or one for each run; default: the newest evaluated")
+    add("--table", metavar="NAME", help="which table of evaluations/step-N/, where there are several")
+    add("--metric", metavar="NAME", action="append", default=[], help="only this one; may be given again")
+    add("--common", action="store_true", help="leave out the rows that only one run has")
+    add("--seed", type=int, default=0, help="of the bootstrap's draws (default: 0)")
+    add("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def _add_show(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -20,7 +20,7 @@ from swift_core.registry import (
     find_unreadable,
     load_spec,
 )
-from swift_core.spec import TaskSpec
+from swift_core.spec import Layout, TaskSpec
 
 
 def tasks(parsed: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def tasks(parsed: argparse.Namespace) -> int:
         return 0
     if not rows:
         print("No task type is installed. One to start with: pip install swift-embedding")
-    _table(("task type", "package", "version", "summary"), [tuple(row.values()) for row in rows])
+    print_table(("task type", "package", "version", "summary"), [tuple(row.values()) for row in rows])
     if faulty:
         print(f"{faulty} more can't be used; `swift plugins` says why.")
     return 0
@@ -83,7 +83,7 @@ def plugins(parsed: argparse.Namespace) -> int:
     elif not rows:
         print("No package with a task type or a command is installed.")
     else:
-        _table(("package", "version", "provides", "fault"), [tuple(r.values()) for r in rows])
+        print_table(("package", "version", "provides", "fault"), [tuple(r.values()) for r in rows])
     return 0
 
 
@@ -107,20 +107,29 @@ def describe(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(_as_json(claim, spec, options), ensure_ascii=False))
         return 0
-    print(f"{spec.name}: {spec.summary}\npackage {claim.package} {claim.version}\n\nColumns")
-    _table(None, [(c.name, c.type, "required" if c.required else "", c.meaning) for c in spec.columns])
+    print(f"{spec.name}: {spec.summary}\npackage {claim.package} {claim.version}")
+    _print_columns(spec)
     print("\nOptions")
     defaults = dict(spec.defaults)
-    _table(None, [(o.name, _shown(defaults.get(o.name, o.default_json)), o.help) for o in options])
+    print_table(None, [(o.name, _shown(defaults.get(o.name, o.default_json)), o.help) for o in options])
     if not parsed.all:
         print("  ... and every option of transformers.TrainingArguments (--all shows them)")
     if defaults:
         print("  defaults of this task: " + ", ".join(f"{k}={v}" for k, v in defaults.items()))
     print("\nMetrics")
-    _table(None, [(m.name, "primary" if m.primary else "", m.meaning) for m in spec.metrics])
+    print_table(None, [(m.name, "primary" if m.primary else "", m.meaning) for m in spec.metrics])
     print("\nExports")
-    _table(None, [(e.name, ", ".join(e.requires), e.meaning) for e in spec.exports])
+    print_table(None, [(e.name, ", ".join(e.requires), e.meaning) for e in spec.exports])
     return 0
+
+
+def _print_columns(spec: TaskSpec) -> None:
+    for layout in spec.layouts or (Layout(name="", columns=spec.columns),):
+        print("\nColumns" + (f" of {layout.name}" if layout.name else ""))
+        rows = [(c.name, c.type, "required" if c.required else "", c.meaning) for c in layout.columns]
+        print_table(None, rows)
+    for folder in spec.folders:
+        print(f"\nFolders of {folder.name}: {', '.join(folder.files)}")
 
 
 def _options(claim: Claim, spec: TaskSpec, *, everything: bool) -> list[Option]:
@@ -139,11 +148,17 @@ def _as_json(claim: Claim, spec: TaskSpec, options: Iterable[Option]) -> dict[st
         "package": claim.package,
         "version": claim.version,
         "columns": [vars(column) for column in spec.columns],
+        "layouts": [
+            {"name": layout.name, "columns": [vars(column) for column in layout.columns]}
+            for layout in spec.layouts
+        ],
+        "folders": [{"name": folder.name, "files": list(folder.files)} for folder in spec.folders],
         "options": [{"name": o.name, "group": o.group, **o.schema} for o in options],
         "defaults": dict(spec.defaults),
         "metrics": [vars(metric) for metric in spec.metrics],
         "exports": [{**vars(entry), "requires": list(entry.requires)} for entry in spec.exports],
         "serving_route": spec.serving_route,
+        "serving": spec.serving,
         "resources": vars(spec.resources),
     }
 
@@ -169,7 +184,7 @@ def _shown(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _table(head: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> None:
+def print_table(head: Sequence[str] | None, rows: Sequence[Sequence[Any]]) -> None:
     """Columns as wide as they need to be; the last one runs on. Plain text, so that grep and cut work."""
     if not rows:
         return

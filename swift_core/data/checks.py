@@ -1,56 +1,37 @@
-"""Checks rows against the columns that a task declares."""
+"""Checks rows against the columns that a task declares, or against one of its layouts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from swift_core.data.faults import Faults
+from swift_core.data.layouts import Bound, Form, forms_of, recognised
 from swift_core.data.values import EXPECTED, checked, parsed
 from swift_core.errors import did_you_mean, listed
-from swift_core.spec import Column, TaskSpec
+from swift_core.spec import TaskSpec
 
 _NAMES_SHOWN = 20
 _NAMES_KEPT = 1000
-
-
-@dataclass
-class _Bound:
-    """A column of the task, and where it is in the data.
-
-    ``absent`` counts the rows of the input being read that lack it, ``lacking_inputs`` the inputs without it.
-    """
-
-    column: Column
-    key: str
-    mapped: bool
-    absent: int = 0
-    lacking_inputs: int = 0
-
-    @property
-    def label(self) -> str:
-        alias = "" if self.key == self.column.name else f" (as '{self.column.name}')"
-        return f"column '{self.key}'{alias}"
 
 
 class RowChecker:
     """Checks the rows of one data set, input after input, and collects what is wrong with them.
 
     Call :meth:`check` for each row of an input, :meth:`end_input` after each input, :meth:`end` at the end.
+    The first row of an input tells which of the task's layouts its rows have.
     """
 
     def __init__(self, spec: TaskSpec, columns: Mapping[str, str], faults: Faults) -> None:
         """``columns`` maps columns of the task to names in the data; its wrong keys become faults."""
         self._faults = faults
-        self._bound = [
-            _Bound(column, columns.get(column.name, column.name), column.name in columns)
-            for column in spec.columns
-        ]
+        self._forms = forms_of(spec, columns)
+        self._plain_forms = forms_of(spec, {})
+        self._form: Form | None = None
         self._found: dict[str, None] = {}
         self._found_before: dict[str, None] = {}
         self._inputs = 0
-        known = [column.name for column in spec.columns]
+        known = list(dict.fromkeys(bound.column.name for form in self._forms for bound in form.bound))
         for name in columns:
             if name not in known:
                 faults.add(
@@ -58,14 +39,31 @@ class RowChecker:
                     f"{listed(known)}.{did_you_mean(name, known)}"
                 )
 
-    def check(self, where: str, row: Mapping[str, Any], *, untyped: bool) -> dict[str, Any]:
-        """Return the task's columns of ``row``, as they are stored; None for what is absent or wrong."""
+    def check(
+        self, where: str, row: Mapping[str, Any], *, untyped: bool, own_names: bool = False
+    ) -> dict[str, Any]:
+        """Return the task's columns of ``row``, as they are stored; None for what is absent or wrong.
+
+        ``own_names``: the row comes from a reader of the task, which knows no other names for its columns.
+        """
         if len(self._found) < _NAMES_KEPT and not self._found.keys() >= row.keys():
             self._found.update((str(key), None) for key in row)
-        return {bound.column.name: self._value(bound, where, row, untyped) for bound in self._bound}
+        forms = self._plain_forms if own_names else self._forms
+        form = self._form = self._form or recognised(forms, row)
+        faults_before = self._faults.total
+        values = {bound.column.name: self._value(bound, where, row, untyped) for bound in form.bound}
+        if self._faults.total > faults_before:
+            return {}
+        try:
+            return form.row(values)
+        except ValueError as error:
+            self._faults.add(f"{where}: {error}")
+            return {}
 
-    def _value(self, bound: _Bound, where: str, row: Mapping[str, Any], untyped: bool) -> Any:
+    def _value(self, bound: Bound, where: str, row: Mapping[str, Any], untyped: bool) -> Any:
         column = bound.column
+        if bound.key.endswith("*"):
+            return self._values(bound, where, row)
         value = row.get(bound.key)
         if value is None:
             if bound.key not in row:
@@ -80,7 +78,17 @@ class RowChecker:
             self._faults.add(f"{where}: {bound.label}: {error}")
             return None
 
-    def _note_absent(self, bound: _Bound, where: str, row: Mapping[str, Any]) -> None:
+    def _values(self, bound: Bound, where: str, row: Mapping[str, Any]) -> list[str]:
+        texts = []
+        for key in bound.matching(map(str, row)):
+            try:
+                # Ragged data has empty cells where a row has fewer of them than others.
+                texts += [] if row[key] is None else [checked(row[key], "text")]
+            except ValueError as error:
+                self._faults.add(f"{where}: column '{key}': {error}")
+        return texts
+
+    def _note_absent(self, bound: Bound, where: str, row: Mapping[str, Any]) -> None:
         bound.absent += 1
         if bound.column.required:
             guess = did_you_mean(bound.key, map(str, row))
@@ -90,34 +98,67 @@ class RowChecker:
                 group=(bound.column.name, self._inputs),
             )
 
-    def end_input(self, name: str, rows: int) -> None:
-        """Say once, not for each row, which required columns none of the ``rows`` of input ``name`` had."""
-        if not rows:
-            return
-        for bound in self._bound:
+    def end_input(self, name: str, rows: int) -> str | None:
+        """Say once, not for each row, which required columns none of the ``rows`` of input ``name`` had.
+
+        Returns:
+            The name of the layout that the input was read in; None for the task's first.
+        """
+        form, self._form = self._form, None
+        if form is None:
+            return None
+        form.inputs += 1
+        for bound in form.bound:
             if bound.absent == rows:
                 bound.lacking_inputs += 1
                 if bound.column.required:
                     self._faults.withdraw((bound.column.name, self._inputs))
-                    sentence = _lacking(bound, list(self._found), self._bound)
+                    sentence = self._lacking(bound, form, list(self._found))
                     self._faults.add(f"{name}: {sentence}", group=bound.column.name, first=True)
             bound.absent = 0
         self._found_before.update(self._found)
         self._found = {}
         self._inputs += 1
+        return None if form in (self._forms[0], self._plain_forms[0]) else form.layout.name
 
     def end(self, name: str) -> None:
         """Say once, not for each input, what all of them lack; ``name`` is that of the data set."""
-        for bound in self._bound:
-            in_no_input = self._inputs > 0 and bound.lacking_inputs == self._inputs
-            said = bound.column.required and self._inputs == 1
-            if in_no_input and not said and (bound.column.required or bound.mapped):
-                self._faults.withdraw(bound.column.name)
-                sentence = _lacking(bound, list(self._found_before), self._bound)
-                self._faults.add(f"{name} data: {sentence}", first=True)
+        for form in self._forms:
+            for bound in form.bound:
+                in_no_input = form.inputs > 0 and bound.lacking_inputs == form.inputs
+                said = bound.column.required and form.inputs == 1
+                if in_no_input and not said and (bound.column.required or bound.mapped):
+                    self._faults.withdraw(bound.column.name)
+                    sentence = self._lacking(bound, form, list(self._found_before))
+                    self._faults.add(f"{name} data: {sentence}", first=True)
+        # One mapping serves both; evaluation data may be of another layout.
+        if name == "train":
+            self._tell_unused_mappings(name)
+
+    def _tell_unused_mappings(self, name: str) -> None:
+        used = [form for form in self._forms if form.inputs]
+        in_use = {bound.column.name for form in used for bound in form.bound}
+        mapped = {b.column.name: b.key for form in self._forms for b in form.bound if b.mapped}
+        for column, key in mapped.items():
+            if used and column not in in_use:
+                read_as = listed([form.layout.name for form in used])
+                self._faults.add(
+                    f"columns: {{{column}: {key}}} has no effect: the {name} data was read as {read_as}, "
+                    f"which has no column '{column}'"
+                )
+
+    def _lacking(self, bound: Bound, form: Form, found: list[str]) -> str:
+        others = [other.layout for other in self._forms if other is not form]
+        sentence = _lacking(bound, found, form.bound)
+        if not others or bound is not next((b for b in form.required if not b.is_in(found)), None):
+            return sentence
+        shown = "; ".join(
+            f"{layout.name} ({', '.join(c.name for c in layout.columns if c.required)})" for layout in others
+        )
+        return f"{sentence}. Read as {form.layout.name}; other layouts: {shown}"
 
 
-def _lacking(bound: _Bound, found: list[str], all_bound: list[_Bound]) -> str:
+def _lacking(bound: Bound, found: list[str], all_bound: list[Bound]) -> str:
     names = listed(found[:_NAMES_SHOWN]) + (", ..." if len(found) > _NAMES_SHOWN else "")
     guess = did_you_mean(bound.key, found)
     if bound.mapped:

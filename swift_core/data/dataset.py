@@ -75,8 +75,8 @@ def load_data(
     if not spec.columns:
         raise PluginError(f"task type '{spec.name}' declares no columns, so there is nothing to read")
     faults = Faults()
-    inputs = find_inputs(dataset, name=name, split=split, config=config)
-    reading = _Reading(RowChecker(spec, columns, faults), faults)
+    inputs = find_inputs(dataset, name=name, split=split, config=config, spec=spec)
+    reading = _Reading(RowChecker(spec, columns, faults), faults, spec)
     features = features_of(spec.columns)
     table = write_table(reading.rows(inputs), features)
     reading.checker.end(name)
@@ -90,10 +90,11 @@ def load_data(
 class _Reading:
     """One pass over all inputs: yields good rows until the first fault, then only looks for more faults."""
 
-    def __init__(self, checker: RowChecker, faults: Faults) -> None:
+    def __init__(self, checker: RowChecker, faults: Faults, spec: TaskSpec) -> None:
         self.checker = checker
         self.faults = faults
         self.sources: list[Source] = []
+        self._numbered = [column.name for column in spec.columns if column.type == "source"]
 
     def rows(self, inputs: list[Input]) -> Iterator[dict[str, Any]]:
         for entry in inputs:
@@ -101,13 +102,14 @@ class _Reading:
             faults_before, rows = self.faults.total, 0
             for where, row in entry.read(digest, self.faults):
                 rows += 1
-                values = self.checker.check(where, row, untyped=entry.untyped)
+                own = entry.layout is not None
+                values = self.checker.check(where, row, untyped=entry.untyped, own_names=own)
                 if not self.faults.total:
-                    yield values
+                    yield {**values, **dict.fromkeys(self._numbered, len(self.sources))}
             if not rows and self.faults.total == faults_before:
                 self.faults.add(f"{entry.name}: there are no rows in it")
-            self.checker.end_input(entry.name, rows)
-            self.sources.append(Source(entry.name, digest.hexdigest(), rows))
+            layout = self.checker.end_input(entry.name, rows)
+            self.sources.append(Source(entry.name, digest.hexdigest(), rows, entry.layout or layout))
 
 
 def split_off(data: TaskData, share: float, seed: int) -> tuple[TaskData, TaskData]:

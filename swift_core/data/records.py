@@ -30,11 +30,13 @@ def features_of(columns: Iterable[Column]) -> datasets.Features:
 def _feature(column: Column) -> Any:
     match column.type:
         # 64-bit offsets: the texts of a large data set exceed 2 GiB.
-        case "text" | "string":
+        case "text" | "string" | "label":
             return datasets.Value("large_string")
-        case "list[text]":
+        case "texts" | "list[text]":
             return datasets.List(datasets.Value("large_string"))
-        case "integer":
+        case "list[number]":
+            return datasets.List(datasets.Value("float64"))
+        case "integer" | "source":
             return datasets.Value("int64")
         case "number":
             return datasets.Value("float64")
@@ -86,4 +88,4 @@ def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
 def _characters(value: object) -> int:
     if isinstance(value, str):
         return len(value)
-    return sum(len(item) for item in value) if isinstance(value, list) else 8
+    return sum(map(_characters, value)) if isinstance(value, list) else 8

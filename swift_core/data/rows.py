@@ -32,11 +32,13 @@ class Input:
         read: yields the rows, adds what identifies the content to the digest, and adds what can't be read
             to the faults instead of raising.
         untyped: every value is a string or None, as in a csv file.
+        layout: what people call a folder that a task reads in a way of its own.
     """
 
     name: str
     read: Callable[[Digest, Faults], Iterator[Row]]
     untyped: bool = False
+    layout: str | None = None
 
 
 def hash_row(row: Mapping[str, Any], digest: Digest) -> None:

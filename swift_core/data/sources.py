@@ -16,11 +16,13 @@ from swift_core.data import locations
 from swift_core.data.faults import Faults
 from swift_core.data.hub import load_folder, load_hub
 from swift_core.data.jsonlines import read_json, read_json_lines
+from swift_core.data.layouts import load_function
 from swift_core.data.locations import KNOWN_SUFFIXES, UnreadableError
 from swift_core.data.rows import Digest, Input, Row, hash_row
 from swift_core.data.tables import ROWS_AT_ONCE, read_delimited, read_parquet, rows_of
 from swift_core.data.values import described
 from swift_core.errors import UserError
+from swift_core.spec import FolderLayout, TaskSpec
 
 ACCEPTED = (
     "expected a path or a list of paths (jsonl, json, csv, tsv, parquet; local or URL), a folder, a hub id, "
@@ -37,14 +39,16 @@ class Source:
         name: path, URL without credentials, hub id with split, or ``train_dataset`` for data in memory.
         sha256: of the bytes of a file, or of the rows of anything else.
         rows: how many rows it gave.
+        layout: the form that its rows had, where it is not the task's first.
     """
 
     name: str
     sha256: str
     rows: int
+    layout: str | None = None
 
 
-def find_inputs(dataset: Any, *, name: str, split: str, config: str | None) -> list[Input]:
+def find_inputs(dataset: Any, *, name: str, split: str, config: str | None, spec: TaskSpec) -> list[Input]:
     """List what to read for the value of a ``dataset`` option; nothing is read yet.
 
     Raises:
@@ -52,12 +56,12 @@ def find_inputs(dataset: Any, *, name: str, split: str, config: str | None) -> l
     """
     option = f"{name}_dataset"
     if isinstance(dataset, str | Path):
-        return [_input_at(dataset, split, config)]
+        return [_input_at(dataset, split, config, spec)]
     if isinstance(dataset, datasets.Dataset):
         return [_input_of_dataset(dataset, option)]
     if isinstance(dataset, list | tuple):
         if dataset and all(isinstance(entry, str | Path) for entry in dataset):
-            return [_input_at(entry, split, config) for entry in dataset]
+            return [_input_at(entry, split, config, spec) for entry in dataset]
         if not any(isinstance(entry, str | Path) for entry in dataset):
             return [Input(option, partial(_read_rows, dataset, option))]
         raise UserError(f"{option}: {ACCEPTED}; found a list that mixes paths and other things")
@@ -69,18 +73,30 @@ def find_inputs(dataset: Any, *, name: str, split: str, config: str | None) -> l
     raise UserError(f"{option}: {ACCEPTED}; found {described(dataset)}")
 
 
-def _input_at(given: str | Path, split: str, config: str | None) -> Input:
+def _input_at(given: str | Path, split: str, config: str | None, spec: TaskSpec) -> Input:
     location = str(given)
     if locations.is_url(location):
         return _file_input(location)
     path = locations.local_path(location)
     there = locations.exists(path)
     if there and path.is_dir():
+        for layout in spec.folders:
+            if all((path / name).exists() for name in layout.files):
+                return _folder_input(path, location, layout, split, spec)
         return _split_input(location, split, partial(load_folder, location, config, split))
     may_be_hub = isinstance(given, str) and not there and locations.data_suffix(location) is None
     if may_be_hub and _HUB_ID.fullmatch(location):
         return _split_input(location, split, partial(load_hub, location, config, split))
     return _file_input(location)
+
+
+def _folder_input(path: Path, location: str, layout: FolderLayout, split: str, spec: TaskSpec) -> Input:
+    def read(digest: Digest, faults: Faults) -> Iterator[Row]:
+        for place, row in load_function(layout.read, spec)(path, split, faults):
+            hash_row(row, digest)
+            yield place, row
+
+    return Input(f"{location}[{split}]", read, layout=layout.name)
 
 
 def _file_input(location: str) -> Input:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,11 +18,15 @@ from swift_core.spec import ColumnType
 EXPECTED: Mapping[ColumnType, str] = {
     "text": "a text",
     "string": "a string",
+    "texts": "a text or a list of texts",
     "list[text]": "a list of texts",
     "integer": "an integer",
     "number": "a number",
+    "list[number]": "a list of numbers",
     "boolean": "a boolean",
+    "label": "a label (a string or an integer)",
     "any": "a value that JSON can hold",
+    "source": "nothing (it is filled by the core)",
 }
 _SHOWN_CHARACTERS = 60
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
@@ -71,18 +76,11 @@ def checked(value: Any, type_: ColumnType) -> Any:
     match type_:
         case "text" | "string":
             return _string(value, type_)
-        case "list[text]":
-            return _texts(value)
-        case "integer":
-            return _integer(value)
-        case "number":
-            return _number(value)
-        case "boolean":
-            if isinstance(value, bool):
-                return value
-        case "any":
-            return _json(value)
-    raise _unlike(type_, value)
+        case "boolean" if isinstance(value, bool):
+            return value
+    if type_ not in _CHECKS:
+        raise _unlike(type_, value)
+    return _CHECKS[type_](value)
 
 
 def parsed(cell: str, type_: ColumnType) -> Any:
@@ -100,13 +98,18 @@ def parsed(cell: str, type_: ColumnType) -> Any:
             return float(text)
         case "boolean" if text.lower() in ("true", "false", "1", "0"):
             return text.lower() in ("true", "1")
-        case "list[text]":
+        case "list[text]" | "list[number]":
             try:
                 return json.loads(cell)
             except (ValueError, RecursionError):
                 raise ValueError(
-                    f"expected a list of texts, written as JSON in the cell, found {described(cell)}"
+                    f"expected {EXPECTED[type_]}, written as JSON in the cell, found {described(cell)}"
                 ) from None
+        case "texts" if text.startswith("["):
+            # A text may begin with a bracket too.
+            with contextlib.suppress(ValueError, RecursionError):
+                texts = json.loads(cell)
+                return texts if all(isinstance(text, str) for text in texts) else cell
         case "integer" | "number" | "boolean":
             raise _unlike(type_, cell)
     return cell
@@ -143,6 +146,36 @@ def _texts(value: Any) -> list[str]:
         except ValueError as error:
             raise ValueError(f"item {position}: {error}") from None
     return texts
+
+
+def _some_texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [_string(value, "text")]
+    if not isinstance(value, list | tuple):
+        raise _unlike("texts", value)
+    if not value:
+        raise ValueError("expected a text or a list of texts, found a list without any")
+    return _texts(value)
+
+
+def _numbers(value: Any) -> list[float]:
+    if not isinstance(value, list | tuple):
+        raise _unlike("list[number]", value)
+    numbers = []
+    for position, item in enumerate(value, start=1):
+        try:
+            numbers.append(_number(item))
+        except ValueError as error:
+            raise ValueError(f"item {position}: {error}") from None
+    return numbers
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, str):
+        return _string(value, "text")
+    if isinstance(value, bool | float) or not isinstance(value, int):
+        raise _unlike("label", value)
+    return str(value)
 
 
 def _integer(value: Any) -> int:
@@ -199,3 +232,14 @@ def _check_any(value: Any) -> None:
     elif isinstance(value, list | tuple):
         for entry in value:
             _check_any(entry)
+
+
+_CHECKS: Mapping[ColumnType, Callable[[Any], Any]] = {
+    "texts": _some_texts,
+    "list[text]": _texts,
+    "integer": _integer,
+    "number": _number,
+    "list[number]": _numbers,
+    "label": _label,
+    "any": _json,
+}

@@ -13,6 +13,8 @@ from swift_core.flat.check import agree, settle
 from swift_core.flat.forward import state_of
 
 if TYPE_CHECKING:
+    import datasets
+
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
     from swift_core.hookspecs import Collator
@@ -47,10 +49,22 @@ def padding_cost(data: TaskData, collator: Collator, args: TrainingArguments) ->
         count = max(1, budget * data.stats.rows // max(data.stats.tokens, 1))
     useful = padded = 0
     for rows in _drawn(len(data.features), count, args.trainer.seed):
-        for flat in flat_batches_in(collator([data.features[row] for row in rows])):
-            useful += flat.num_tokens
-            padded += flat.padded_tokens
+        for batch in _batches_of(data.features, rows, collator):
+            for flat in flat_batches_in(batch):
+                useful += flat.num_tokens
+                padded += flat.padded_tokens
     return padded / useful if useful else None
+
+
+def _batches_of(
+    features: datasets.Dataset, rows: list[int], collator: Collator
+) -> Iterator[Mapping[str, Any]]:
+    """``rows`` as a batch, or as one for each group: rows of different groups never share one."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        feature = features[row]
+        groups.setdefault(feature.get("group"), []).append(feature)
+    yield from (collator(members) for members in groups.values())
 
 
 def _drawn(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -69,10 +83,10 @@ def settle_on_data(model: nn.Module, data: TaskData | None, collator: Collator) 
         return
     order = np.argsort(np.asarray(data.features["length"]), kind="stable")
     places = np.unique(np.linspace(0, len(order) - 1, _CHECKED_ROWS).astype(int))
-    batch = collator([data.features[int(row)] for row in order[places]])
+    batches = list(_batches_of(data.features, order[places].tolist(), collator))
     device = next(model.parameters()).device
     # The longest texts first: what a model does beyond some length shows there only.
-    for flat in sorted(flat_batches_in(batch), key=lambda flat: -max(flat.key_lengths)):
+    for flat in sorted(flat_batches_in(batches), key=lambda flat: -max(flat.key_lengths)):
         state = state_of(model)
         if state.rung is None or (flat.has_parents and not state.knows_parents):
             settle(model, flat.to(device))

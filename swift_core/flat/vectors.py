@@ -50,7 +50,7 @@ def forward_flat(model: nn.Module, batch: FlatBatch, *, picked: Tensor | None = 
     return run_rung(state.rung or Rung.PADDING, model, batch, picked)
 
 
-def pool_segments(hidden: Tensor, batch: FlatBatch, method: PoolingMethod) -> Tensor:
+def pool_segments(hidden: Tensor, batch: FlatBatch, method: PoolingMethod, skip: int = 0) -> Tensor:
     """Reduce token vectors to one vector a row.
 
     ``cls`` takes the first token of a row, ``lasttoken`` the last one, ``mean`` averages over all of them:
@@ -60,6 +60,8 @@ def pool_segments(hidden: Tensor, batch: FlatBatch, method: PoolingMethod) -> Te
         hidden: [N, D] in the order of ``batch.input_ids``.
         batch: where the rows lie.
         method: which of the three.
+        skip: tokens at the head of each row that a mean leaves out, such as a prompt's; the last one of a row
+            always counts.
 
     Returns:
         [S, D] in the order of the rows and in the type of ``hidden``; a mean is computed in float32 at least.
@@ -76,7 +78,10 @@ def pool_segments(hidden: Tensor, batch: FlatBatch, method: PoolingMethod) -> Te
     precise = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
     parts = torch.split(precise, [group.tokens for group in batch.groups])
     # Rows of one length are averaged together: no scattered sums, which would differ from run to run on CUDA.
-    means = [p.view(g.count, g.length, -1).mean(1) for p, g in zip(parts, batch.groups, strict=True)]
+    means = [
+        part.view(group.count, group.length, -1)[:, min(skip, group.length - 1) :].mean(1)
+        for part, group in zip(parts, batch.groups, strict=True)
+    ]
     return torch.cat(means).index_select(0, batch.order).to(hidden.dtype)  # [S, D]
 
 

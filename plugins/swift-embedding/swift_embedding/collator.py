@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,20 @@ from swift_core.errors import UserError
 from swift_core.flat import PoolingMethod, flat_batch
 from swift_core.model_folders import config_folder, load_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
-from swift_embedding.pooling import default_pooling
-from swift_embedding.retrieval import load_retrieval, read_corpus
-from swift_embedding.st_folder import read_max_length, read_prompts, write_st_config
+from swift_embedding.encoding import Recipe, TextEncoder, tokens_of_prompt
+from swift_embedding.guide import Guide
+from swift_embedding.pooling import default_pooling, read_include_prompt
+from swift_embedding.relations import Relations
+from swift_embedding.requirements import check_data, check_evaluation
+from swift_embedding.st_folder import read_max_length, read_prompts, read_side_lengths, write_st_config
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
+    from swift_embedding.objective import Kind
 
 _NO_LIMIT = 1_000_000
 """Tokenizers without a limit of their own say 1e30."""
@@ -29,39 +35,85 @@ _NO_LIMIT = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingCollator:
-    """Encodes rows of query, positive and negatives; also keeps how vectors are made.
+    """Encodes rows of all layouts; also keeps how vectors are made.
+
+    Pairs and labelled texts take the part of queries: that is what models with prompts want for texts that
+    are compared with their like (Wang et al. 2022, E5).
 
     Attributes:
         vocabulary: number of token ids that the model knows, where its config says so.
-        max_length: longest text in tokens, special tokens included.
-        contrast_batch: whether the other rows of a batch give negatives.
-        batch_size: rows in a batch, to refuse a run in which nothing could be contrasted.
+        query_max_length: longest query in tokens, special tokens and prompt included.
+        document_max_length: the same of a document.
+        query_skip: leading tokens of a query that mean pooling leaves out, see :func:`tokens_of_prompt`.
+        document_skip: the same of a document.
+        guide: says which negatives don't count, or None.
     """
 
     tokenizer: PreTrainedTokenizerBase
     vocabulary: int | None
-    max_length: int
+    query_max_length: int
+    document_max_length: int
     pooling_method: PoolingMethod
     normalize_embeddings: bool
     query_prompt: str
     document_prompt: str
-    contrast_batch: bool
-    batch_size: int
+    pool_prompts: bool
+    query_skip: int
+    document_skip: int
+    guide: Guide | None
 
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Token ids of the query and of its documents, the positive first."""
-        texts = [record["positive"], *(record["negatives"] or ())]
-        query = self.tokens(self.query_prompt + record["query"])
-        documents = [self.tokens(self.document_prompt + text) for text in texts]
-        rows = [query, *documents]
+        """Token ids of a row's texts, numbers that know equal texts, and what the row says of them."""
+        if record.get("text") is not None:
+            return self._features(record, record["text"], [], label=record["label"])
+        if record.get("text1") is not None:
+            return self._features(record, record["text1"], [record["text2"]], scores=[record["score"]])
+        positives, negatives = record["positive"], record.get("negatives") or []
+        scores = None
+        if record.get("positive_scores") is not None:
+            scores = [*record["positive_scores"], *(record.get("negative_scores") or ())]
+        texts = [*positives, *negatives]
+        return self._features(record, record["query"], texts, answers=len(positives), scores=scores)
+
+    def _features(
+        self,
+        record: Mapping[str, Any],
+        query: str,
+        documents: list[str],
+        *,
+        answers: int = 0,
+        scores: list[float] | None = None,
+        label: str | None = None,
+    ) -> dict[str, Any]:
+        scored = answers == 0
+        rows = [self.query_tokens(query)]
+        rows += [self.query_tokens(text) if scored else self.document_tokens(text) for text in documents]
+        # A query may be somebody's document, which must not count as its negative.
+        as_document = rows[0][0] if scored else self.document_tokens(query)[0]
         return {
-            "query": query[0],
-            "documents": [ids for ids, _ in documents],
+            "query": rows[0][0],
+            "documents": [ids for ids, _ in rows[1:]],
+            "query_number": _number(as_document),
+            "document_numbers": [_number(ids) for ids, _ in rows[1:]],
+            "answers": answers,
+            "scores": scores,
+            "label": None if label is None else _number(list(label.encode())),
+            "texts": [query, *documents] if self.guide is not None else None,
+            "group": record.get("source") or 0,
+            "mate": label,
             "length": sum(len(ids) for ids, _ in rows),
             "truncated": sum(cut for _, cut in rows),
         }
 
-    def tokens(self, text: str) -> tuple[list[int], bool]:
+    def query_tokens(self, text: str) -> tuple[list[int], bool]:
+        """Token ids of ``text`` as a query, and whether it was cut."""
+        return self._tokens(self.query_prompt + text, self.query_max_length)
+
+    def document_tokens(self, text: str) -> tuple[list[int], bool]:
+        """Token ids of ``text`` as a document, and whether it was cut."""
+        return self._tokens(self.document_prompt + text, self.document_max_length)
+
+    def _tokens(self, text: str, limit: int) -> tuple[list[int], bool]:
         """Token ids of ``text`` and whether it was cut; a cut text keeps its end token.
 
         Raises:
@@ -73,108 +125,120 @@ class EmbeddingCollator:
                 f"the tokenizer gives the token id {max(ids)} and the model knows {self.vocabulary}: they do "
                 "not belong together; copy the model's own tokenizer files into its folder"
             )
-        if len(ids) <= self.max_length:
+        if len(ids) <= limit:
             return ids, False
-        cut = self.tokenizer(text, truncation=True, max_length=self.max_length, verbose=False)
+        cut = self.tokenizer(text, truncation=True, max_length=limit, verbose=False)
         return cut["input_ids"], True
 
     def check(self, data: TaskData, args: TrainingArguments) -> None:
-        """Refuse data that InfoNCE can't learn from, and files that would fail after the training only.
+        """Refuse data that the losses can't learn from, and files that would fail after the training only.
 
         Raises:
-            UserError: some rows would have nothing to be contrasted with; ``eval_retrieval`` or
-                ``export_corpus`` can't be read.
+            UserError: see :func:`swift_embedding.requirements.check_data`.
         """
-        self._refuse_nothing_to_contrast(data)
-        self._refuse_lone_rows(data, args.core.max_tokens_per_batch)
-        if args.task.eval_retrieval is not None:
-            load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
-        if args.task.export_corpus is not None:
-            read_corpus(Path(args.task.export_corpus))
+        check_data(data, args)
 
-    def _refuse_nothing_to_contrast(self, data: TaskData) -> None:
-        if self.contrast_batch and self.batch_size > 1 and len(set(data.records["positive"])) > 1:
-            return
-        lonely = [
-            n
-            for n, row in enumerate(data.records, start=1)
-            if not set(row["negatives"] or ()) - {row["positive"]}
-        ]
-        if not lonely:
-            return
-        rows = (
-            f"{len(lonely):,} of {len(data.records):,} rows have no negatives (the first is row {lonely[0]})"
-        )
-        cause, remedy = "use_inbatch_negatives is off", "set use_inbatch_negatives=true"
-        if self.contrast_batch:
-            cause, remedy = "each batch holds one row", "set per_device_train_batch_size to 2 or more"
-            if self.batch_size > 1:
-                cause, remedy = "all rows have the same positive", "give other rows too"
-            if len(data.records) == 1:
-                cause, remedy = "there is only one row", "give more rows"
-        raise UserError(
-            f"nothing to contrast: {rows} and {cause}, so the loss would be 0 and nothing would be learned; "
-            f"{remedy}, or add negatives to every row"
-        )
+    def check_evaluation(self, data: TaskData) -> None:
+        """Refuse evaluation data that would fail only after the training.
 
-    def _refuse_lone_rows(self, data: TaskData, budget: int | None) -> None:
-        if budget is None or data.stats is None or not self.contrast_batch:
-            return
-        longest = data.stats.longest
-        if budget < 3 * longest and not all(data.records["negatives"]):
-            raise UserError(
-                f"max_tokens_per_batch: expected at least {3 * longest:,}, three times the longest "
-                f"row, found {budget:,}: a batch could hold one row alone, with nothing to contrast; raise "
-                "it, lower max_length, or add negatives to every row"
-            )
+        Raises:
+            UserError: see :func:`swift_embedding.requirements.check_evaluation`.
+        """
+        check_evaluation(data)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Batch B rows with N different documents.
 
         Returns:
-            ``query`` and ``document`` (each a :class:`swift_core.flat.FlatBatch`, of B and of N texts),
-            ``targets`` [B] and ``excluded`` [B, N] as :func:`swift_embedding.losses.info_nce` takes them.
+            ``query`` and ``document`` (each a :class:`swift_core.flat.FlatBatch`, of B and of N texts; no
+            ``document`` for labelled texts), ``relations`` (:class:`swift_embedding.relations.Relations`),
+            ``kind`` and ``source`` of the rows, with a guide the ``query_texts`` and ``document_texts``.
         """
-        place: dict[tuple[int, ...], int] = {}
-        documents = [
-            [place.setdefault(tuple(ids), len(place)) for ids in row["documents"]] for row in features
-        ]
-        targets = torch.tensor([row[0] for row in documents])  # [B]
+        if features[0]["label"] is not None:
+            return self._labelled(features)
+        kind: Kind = "answers" if features[0]["answers"] else "scored"
+        place: dict[int, int] = {}
+        rows_of: list[list[int]] = []
+        texts: list[str] = []
+        pairs: dict[tuple[int, int], tuple[bool, float | None]] = {}
+        for row, feature in enumerate(features):
+            scores = feature["scores"] or [None] * len(feature["documents"])
+            for n, (number, ids) in enumerate(
+                zip(feature["document_numbers"], feature["documents"], strict=True)
+            ):
+                at = place.setdefault(number, len(place))
+                if at == len(rows_of):
+                    rows_of.append(ids)
+                    texts += feature["texts"][n + 1 : n + 2] if self.guide else []
+                # Answers come first: what is an answer and a negative of one row is the answer.
+                pairs.setdefault((row, at), (n < feature["answers"], scores[n] if n < len(scores) else None))
+        rows, documents = zip(*pairs, strict=True)
+        answers, found = zip(*pairs.values(), strict=True)
+        own = torch.tensor([feature["query_number"] for feature in features])  # [B]
+        relations = Relations(
+            topics=own,
+            texts=own,
+            documents=torch.tensor(list(place)),
+            row=torch.tensor(rows),
+            document=torch.tensor(documents),
+            answers=torch.tensor(answers),
+            scores=None if None in found else torch.tensor(found),
+        )
+        batch = self._batch(features, kind, relations)
+        return {**batch, "document": flat_batch(rows_of), "document_texts": texts}
+
+    def _labelled(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Any two texts are a pair; the same label makes them each other's answers."""
+        count = len(features)
+        pairs = torch.cartesian_prod(torch.arange(count), torch.arange(count)).reshape(-1, 2)
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        topics = torch.tensor([feature["label"] for feature in features])
+        texts = torch.tensor([feature["query_number"] for feature in features])
+        relations = Relations(
+            topics=topics,
+            texts=texts,
+            documents=texts,
+            row=pairs[:, 0],
+            document=pairs[:, 1],
+            answers=topics[pairs[:, 0]] == topics[pairs[:, 1]],
+            scores=None,
+            labelled=True,
+        )
+        return self._batch(features, "labelled", relations)
+
+    def _batch(
+        self, features: Sequence[Mapping[str, Any]], kind: Kind, relations: Relations
+    ) -> dict[str, Any]:
         return {
-            "query": flat_batch([row["query"] for row in features]),
-            "document": flat_batch(list(place)),
-            "targets": targets,
-            "excluded": self._excluded([tuple(row["query"]) for row in features], documents, len(place)),
+            "query": flat_batch([feature["query"] for feature in features]),
+            "query_texts": [feature["texts"][0] for feature in features] if self.guide else [],
+            "relations": relations,
+            "kind": kind,
+            "source": features[0]["group"],
         }
 
-    def _excluded(
-        self, queries: list[tuple[int, ...]], documents: list[list[int]], count: int
-    ) -> torch.Tensor:
-        """Which of ``count`` documents are no negatives of which query.
+    @property
+    def recipe(self) -> Recipe:
+        """How vectors are made, as it is saved."""
+        return Recipe(
+            tokenizer=self.tokenizer,
+            max_length=max(self.query_max_length, self.document_max_length),
+            query_max_length=self.query_max_length,
+            document_max_length=self.document_max_length,
+            pooling_method=self.pooling_method,
+            normalize_embeddings=self.normalize_embeddings,
+            query_prompt=self.query_prompt,
+            document_prompt=self.document_prompt,
+            pool_prompts=self.pool_prompts,
+        )
 
-        Without in-batch negatives all but the row's own; with them, what another row calls the answer to
-        the same query.
-        """
-        excluded = torch.full((len(queries), count), not self.contrast_batch)  # [B, N]
-        for row, own in enumerate(documents):
-            if not self.contrast_batch:
-                excluded[row, own] = False
-                continue
-            answers = [documents[other][0] for other, query in enumerate(queries) if query == queries[row]]
-            excluded[row, answers] = True
-            excluded[row, own[0]] = False
-        return excluded
+    def encoder(self, model: nn.Module) -> TextEncoder:
+        """What turns texts into vectors with ``model``, as in training."""
+        return TextEncoder(model=model, **vars(self.recipe))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer and how vectors are made, in the layout of sentence-transformers."""
-        write_st_config(
-            Path(folder),
-            tokenizer=self.tokenizer,
-            pooling_method=self.pooling_method,
-            normalize=self.normalize_embeddings,
-            max_length=self.max_length,
-            prompts={"query": self.query_prompt, "document": self.document_prompt},
-        )
+        write_st_config(Path(folder), self.recipe)
 
 
 def make_collator(args: TrainingArguments) -> EmbeddingCollator:
@@ -189,33 +253,77 @@ def make_collator(args: TrainingArguments) -> EmbeddingCollator:
     folder = resolve_model(args)
     if not (folder / "modules.json").exists():
         folder = config_folder(args)  # plain peft saves an adapter without it; its base model says
-    query_prompt, document_prompt = read_prompts(folder)
     task = args.task
+    saved_query, saved_document = read_prompts(folder)
+    query_prompt = saved_query if task.query_prompt is None else task.query_prompt
+    document_prompt = saved_document if task.document_prompt is None else task.document_prompt
+    pooling = task.pooling_method or default_pooling(folder, config)
+    pool_prompts = read_include_prompt(folder) if task.pool_prompts is None else task.pool_prompts
+    leaves_out = pooling == "mean" and not pool_prompts
+    _check_dimensions(args, config)
     return EmbeddingCollator(
         tokenizer=tokenizer,
         vocabulary=getattr(config, "vocab_size", None),
-        max_length=_max_length(args, folder, tokenizer, position_limit(config)),
-        pooling_method=task.pooling_method or default_pooling(folder, config),
+        **_max_lengths(args, folder, tokenizer, position_limit(config), query_prompt, document_prompt),
+        pooling_method=pooling,
         normalize_embeddings=task.normalize_embeddings,
-        query_prompt=query_prompt if task.query_prompt is None else task.query_prompt,
-        document_prompt=document_prompt if task.document_prompt is None else task.document_prompt,
-        contrast_batch=task.use_inbatch_negatives,
-        batch_size=args.trainer.per_device_train_batch_size,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        pool_prompts=pool_prompts,
+        query_skip=tokens_of_prompt(tokenizer, query_prompt) if leaves_out else 0,
+        document_skip=tokens_of_prompt(tokenizer, document_prompt) if leaves_out else 0,
+        guide=None if task.guide_model is None else Guide(_guide_folder(args)),
     )
 
 
-def _max_length(
-    args: TrainingArguments, folder: Path, tokenizer: PreTrainedTokenizerBase, limit: int | None
-) -> int:
-    asked = args.core.max_length
-    if asked is None:
-        limits = [read_max_length(folder), limit, tokenizer.model_max_length]
-        return min((n for n in limits if n is not None and n < _NO_LIMIT), default=512)
-    special = tokenizer.num_special_tokens_to_add()
-    if limit is not None and asked > limit:
-        raise UserError(f"max_length: the model takes at most {limit} tokens, found {asked}")
-    if asked <= special:
-        raise UserError(
-            f"max_length: expected more than the {special} special tokens of the model, found {asked}"
-        )
-    return asked
+def _guide_folder(args: TrainingArguments) -> Path:
+    try:
+        return resolve_model(args.with_model(args.task.guide_model))
+    except UserError as error:
+        raise UserError(*(f"guide_model: {fault}" for fault in error.faults)) from error
+
+
+def _check_dimensions(args: TrainingArguments, config: Any) -> None:
+    size = getattr(config, "hidden_size", None)
+    beyond = [dim for dim in args.task.matryoshka_dims or () if size is not None and dim > size]
+    if beyond:
+        raise UserError(f"matryoshka_dims: the model's vectors have {size} dimensions, found {beyond}")
+
+
+def _max_lengths(
+    args: TrainingArguments,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int | None,
+    query_prompt: str,
+    document_prompt: str,
+) -> dict[str, int]:
+    limits = [read_max_length(folder), limit, tokenizer.model_max_length]
+    default = min((n for n in limits if n is not None and n < _NO_LIMIT), default=512)
+    asked = {
+        "query_max_length": args.task.query_max_length,
+        "document_max_length": args.task.document_max_length,
+    }
+    saved = dict(zip(asked, read_side_lengths(folder), strict=True))
+    found, faults = {}, []
+    for side, prompt in (("query_max_length", query_prompt), ("document_max_length", document_prompt)):
+        name = "max_length" if asked[side] is None else side
+        length = asked[side] or args.core.max_length or saved[side] or default
+        # What the model says of itself is not the user's choice.
+        chosen = asked[side] is not None or args.core.max_length is not None
+        taken = len(tokenizer(prompt)["input_ids"])
+        if chosen and limit is not None and length > limit:
+            faults.append(f"{name}: the model takes at most {limit} tokens, found {length}")
+        elif chosen and length <= taken:
+            what = "special tokens of the model" + (" and its prompt" if prompt else "")
+            faults.append(f"{name}: expected more than the {taken} {what}, found {length}")
+        found[side] = length
+    if faults:
+        raise UserError(*dict.fromkeys(faults))
+    return found
+
+
+def _number(ids: Sequence[int]) -> int:
+    """The same number wherever the model sees the same."""
+    digest = hashlib.blake2b(b"".join(n.to_bytes(4, "little") for n in ids), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,26 +13,30 @@ from swift_core.errors import UserError
 from swift_core.hookspecs import Evaluation, LossOutput, hookimpl
 from swift_core.models import load_backbone
 from swift_embedding import collator as collating
-from swift_embedding.encoding import TextEncoder, embed
-from swift_embedding.losses import info_nce
+from swift_embedding.encoding import embed
+from swift_embedding.objective import Vectors, compute, loss_name
 
 if TYPE_CHECKING:
     from torch import nn
 
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
+    from swift_core.runs.record import Run
     from swift_embedding.collator import EmbeddingCollator
 
 
 @hookimpl
 def make_model(args: TrainingArguments) -> nn.Module:
     """The backbone itself, so that a saved model or adapter is keyed to the class that users load."""
-    model: nn.Module = load_backbone(args, transformers.AutoModel)
+    model: Any = load_backbone(args, transformers.AutoModel)
     for name, parameter in model.named_parameters():
         # BERT's own pooler takes no part here; with gradients expected of it, DDP would wait for them.
         if "pooler." in name:
             parameter.requires_grad_(False)
-    return model
+    wanted, size = args.task.export_dimensions, int(model.config.get_text_config().hidden_size)
+    if wanted is not None and wanted > size:
+        raise UserError(f"export_dimensions: the model's vectors have {size} numbers, found {wanted}")
+    return model  # type: ignore[no-any-return]
 
 
 @hookimpl
@@ -44,43 +49,39 @@ def make_collator(args: TrainingArguments) -> EmbeddingCollator:
 def compute_loss(
     model: nn.Module, batch: Mapping[str, Any], collator: EmbeddingCollator, args: TrainingArguments
 ) -> LossOutput:
-    """InfoNCE over the documents of the batch."""
-    queries, documents = (  # [B, D], [N, D]
+    """The loss of the batch's data set, see :mod:`swift_embedding.objective`."""
+    skips = {"query": collator.query_skip, "document": collator.document_skip}
+    if batch["kind"] == "scored":
+        skips["document"] = collator.query_skip
+    sides = [side for side in ("query", "document") if side in batch]
+    found = [
         embed(
             model,
             batch[side],
             method=collator.pooling_method,
             normalize=collator.normalize_embeddings,
+            skip=skips[side],
             cache_tokens=args.task.gradient_cache_tokens,
         )
-        for side in ("query", "document")
-    )
-    loss, accuracy = info_nce(
-        queries, documents, batch["targets"], temperature=args.task.temperature, excluded=batch["excluded"]
-    )
-    return LossOutput(loss, {"accuracy": accuracy})
+        for side in sides
+    ]
+    vectors = Vectors(found[0], found[-1])  # labelled texts are documents and queries
+    guide = None
+    reads_guide = loss_name(args.task, batch["source"], batch["kind"]) == "infonce"
+    if collator.guide is not None and reads_guide:
+        guide = collator.guide.vectors(batch["query_texts"], batch.get("document_texts"), found[0].device)
+    loss, figures = compute(vectors, batch, args.task, guide)
+    return LossOutput(loss, figures)
 
 
 @hookimpl
 def evaluate(
     model: nn.Module, collator: EmbeddingCollator, data: TaskData | None, args: TrainingArguments
 ) -> Evaluation:
-    """Exact search over the evaluation corpus."""
-    from swift_embedding.retrieval import evaluate_retrieval, load_retrieval, retrieval_from_rows
+    """What the data allows, see :mod:`swift_embedding.evaluation`."""
+    from swift_embedding.evaluation import evaluate_model
 
-    if data is not None:
-        retrieval = retrieval_from_rows(data.records)
-    elif args.task.eval_retrieval is not None:
-        retrieval = load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
-    else:
-        raise UserError("eval_retrieval: expected a BEIR folder (or eval_dataset with rows), found neither")
-    metrics, rows = evaluate_retrieval(
-        retrieval,
-        _encoder(model, collator),
-        {*args.task.eval_k, 10, 100},
-        progress=args.shows_progress,
-    )
-    return Evaluation(metrics, {"per_query": rows})
+    return evaluate_model(collator.encoder(model), data, args)
 
 
 @hookimpl
@@ -91,20 +92,10 @@ def export(
     folder: Path,
     data: TaskData | None,
     args: TrainingArguments,
+    run: Run,
 ) -> Mapping[str, Any]:
-    """Write a sentence-transformers folder or a FAISS bundle."""
+    """Write a sentence-transformers folder, a FAISS bundle or an ONNX graph."""
     from swift_embedding.exports import WRITERS
 
-    return WRITERS[format](folder, _encoder(model, collator), data, args)
-
-
-def _encoder(model: nn.Module, collator: EmbeddingCollator) -> TextEncoder:
-    return TextEncoder(
-        model=model,
-        tokenizer=collator.tokenizer,
-        max_length=collator.max_length,
-        pooling_method=collator.pooling_method,
-        normalize_embeddings=collator.normalize_embeddings,
-        query_prompt=collator.query_prompt,
-        document_prompt=collator.document_prompt,
-    )
+    encoder = replace(collator.encoder(model), dimensions=args.task.export_dimensions)
+    return WRITERS[format](folder, encoder, data, args, run)

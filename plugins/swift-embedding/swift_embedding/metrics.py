@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import ir_measures
-from ir_measures import AP, RR, R, nDCG
+from ir_measures import AP, RR, P, R, nDCG
 
 from swift_core.errors import SwiftError
 
@@ -19,11 +19,12 @@ def retrieval_metrics(
     - ``ndcg@k``: DCG / ideal DCG with DCG = sum_{i<=k} rel_i / log2(i + 1) (Järvelin and Kekäläinen 2002).
     - ``mrr@k``: 1 / rank of the first relevant document, 0 when none is among the first k.
     - ``recall@k``: share of the relevant documents that are among the first k.
+    - ``precision@k``: share of the first k that are relevant; where fewer were found, still out of k.
     - ``map@k``: sum of the precisions at the ranks of the relevant documents among the first k, divided by
       the number of all relevant documents.
 
     Documents are ranked by score, larger first. Equal scores are ordered by document id, larger string
-    first: trec_eval's rule, applied here to all four. So a tie favours neither relevant nor other documents.
+    first: trec_eval's rule, applied here to all five. So a tie favours neither relevant nor other documents.
 
     Args:
         qrels: relevance by query id and document id; 0 and what is not listed count as not relevant.
@@ -40,7 +41,13 @@ def retrieval_metrics(
     depths = sorted(set(k_values))
     measures = {
         f"{name}@{k}": measure @ k
-        for name, measure in (("ndcg", nDCG), ("mrr", RR), ("recall", R), ("map", AP))
+        for name, measure in (
+            ("ndcg", nDCG),
+            ("mrr", RR),
+            ("recall", R),
+            ("precision", P),
+            ("map", AP),
+        )
         for k in depths
     }
     ranked = {query: _by_rank(query, run.get(query, {})) for query in qrels}

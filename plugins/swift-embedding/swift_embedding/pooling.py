@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from swift_core.errors import UserError
 from swift_core.flat import PoolingMethod
 
@@ -23,6 +27,12 @@ def default_pooling(model_folder: Path, config: Any) -> PoolingMethod:
     Raises:
         UserError: the folder asks for a pooling, or for further layers, that this package does not have.
     """
+    cut = read_cut(model_folder)
+    if cut is not None:
+        raise UserError(
+            f"{model_folder}: its vectors were cut to {cut} numbers when it was exported, which training "
+            "would not do; train the model/ of its run, or set pooling_method to train the uncut vectors"
+        )
     return read_pooling(model_folder) or ("lasttoken" if is_decoder(config) else "mean")
 
 
@@ -76,7 +86,10 @@ def read_pooling(folder: Path) -> PoolingMethod | None:
         UserError: it asks for something that this package does not have.
     """
     modules = read_modules(folder)
-    strange = [name for name, _ in modules if name not in {"Transformer", "Pooling", "Normalize", "Dropout"}]
+    known = {"Transformer", "Pooling", "Normalize", "Dropout"}
+    if read_cut(folder) is not None:
+        known.add("Dense")
+    strange = [name for name, _ in modules if name not in known]
     if strange:
         raise UserError(
             f"{folder / 'modules.json'}: the model has {', '.join(strange)} after its transformer, which are "
@@ -88,6 +101,37 @@ def read_pooling(folder: Path) -> PoolingMethod | None:
             return _pooling_of(path / "config.json")
     return None
 
+
+def read_include_prompt(folder: Path) -> bool:
+    """Whether tokens of a prompt count in mean pooling, as the folder's configuration says; true without."""
+    for name, path in read_modules(folder):
+        if name == "Pooling" and (path / "config.json").exists():
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            return bool(config.get("include_prompt", True))
+    return True
+
+
+def read_cut(folder: Path) -> int | None:
+    """To how many numbers the folder's vectors are cut after pooling, or None where nothing cuts them.
+
+    A cut is a ``Dense`` layer that passes the first numbers on as they are; any other ``Dense`` is none.
+    """
+    layers = [path for name, path in read_modules(folder) if name == "Dense"]
+    if len(layers) != 1:
+        return None
+    try:
+        config = json.loads((layers[0] / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(layers[0] / "model.safetensors")
+    except (OSError, ValueError, SafetensorError):
+        return None
+    plain = config.get("activation_function") == IDENTITY and not config.get("use_residual")
+    weight = weights.get("linear.weight")
+    if not plain or len(weights) != 1 or weight is None or weight.ndim != 2:
+        return None
+    return len(weight) if torch.equal(weight, torch.eye(*weight.shape, dtype=weight.dtype)) else None
+
+
+IDENTITY = "torch.nn.modules.linear.Identity"
 
 _SWITCHES = {
     "pooling_mode_cls_token": "cls",
@@ -111,8 +155,6 @@ def _pooling_of(path: Path) -> PoolingMethod:
         # Version 5 and older: one switch for each; without any of them the mean is the library's default.
         named = [method for key, method in _SWITCHES.items() if config.get(key, False)] or "mean"
     methods = [named] if isinstance(named, str) else list(named)
-    if not config.get("include_prompt", True):
-        methods.append("a prompt that is left out of the pooling")
     if len(methods) != 1 or methods[0] not in get_args(PoolingMethod):
         raise UserError(
             f"{path}: expected one pooling of {', '.join(get_args(PoolingMethod))}, found "

@@ -1,27 +1,54 @@
 """What the task type ``embedding`` says about itself."""
 
-from swift_core.spec import Column, ExportFormat, Metric, TaskSpec
+from swift_core.spec import ExportFormat, Metric, TaskSpec
+from swift_embedding.layouts import COLUMNS, FOLDERS, LAYOUTS
 
 SPEC = TaskSpec(
     name="embedding",
     summary="Dual encoders for retrieval: InfoNCE with in-batch and hard negatives",
-    columns=(
-        Column(name="query", type="text", meaning="What is searched for."),
-        Column(name="positive", type="text", meaning="A text that answers the query."),
-        Column(
-            name="negatives",
-            type="list[text]",
-            meaning="Texts that do not answer it; any number, also none.",
-            required=False,
-        ),
-    ),
+    columns=COLUMNS,
+    layouts=LAYOUTS,
+    folders=FOLDERS,
     options="swift_embedding.options:EmbeddingOptions",
     implementation="swift_embedding.hooks",
     metrics=(
-        Metric(name="ndcg@10", meaning="Normalised discounted cumulative gain of the first 10", primary=True),
-        Metric(name="mrr@10", meaning="Mean of 1 / rank of the first relevant document among 10"),
-        Metric(name="recall@10", meaning="Share of the relevant documents among the first 10"),
-        Metric(name="map@100", meaning="Mean average precision over the first 100"),
+        Metric(
+            name="ndcg@10",
+            meaning="Normalised discounted cumulative gain of the first 10",
+            primary=True,
+            group="retrieval",
+        ),
+        Metric(
+            name="mrr@10",
+            meaning="Mean of 1 / rank of the first relevant document among 10",
+            group="retrieval",
+        ),
+        Metric(
+            name="recall@10", meaning="Share of the relevant documents among the first 10", group="retrieval"
+        ),
+        Metric(name="precision@10", meaning="Share of the first 10 that are relevant", group="retrieval"),
+        Metric(name="map@100", meaning="Mean average precision over the first 100", group="retrieval"),
+        Metric(
+            name="triplet_accuracy",
+            meaning="Share of answers that score above a negative of their row",
+            primary=True,
+            group="triplets",
+        ),
+        Metric(
+            name="spearman",
+            meaning="Rank correlation of cosines with the scores of pairs",
+            primary=True,
+            group="pairs",
+        ),
+        Metric(
+            name="pearson", meaning="Linear correlation of cosines with the scores of pairs", group="pairs"
+        ),
+        Metric(
+            name="v_measure",
+            meaning="How well clusters of vectors agree with labels",
+            primary=True,
+            group="clusters",
+        ),
     ),
     exports=(
         ExportFormat(name="hf", meaning="Folder that sentence-transformers and transformers load"),
@@ -30,7 +57,13 @@ SPEC = TaskSpec(
             meaning="Model, FAISS index, ids and texts: a searchable bundle",
             requires=("faiss-cpu|faiss-gpu",),
         ),
+        ExportFormat(
+            name="onnx",
+            meaning="One ONNX graph from token ids to vectors",
+            requires=("onnx", "onnxruntime", "onnxscript"),
+        ),
     ),
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 32},
     serving_route="/v1/embeddings",
+    serving="swift_embedding.serving:respond",
 )

@@ -4,106 +4,69 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from swift_core.adapters import merge_adapter
 from swift_core.errors import SwiftError, UserError
 from swift_core.models import without_progress_bars
-from swift_embedding.encoding import TextEncoder
-from swift_embedding.pooling import PoolingMethod, read_modules, read_pooling
+from swift_embedding.card import Card, hub_id, write_card
+from swift_embedding.encoding import Recipe, TextEncoder
+from swift_embedding.pooling import (
+    IDENTITY,
+    PoolingMethod,
+    read_cut,
+    read_include_prompt,
+    read_modules,
+    read_pooling,
+)
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 _TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}
 """Largest difference of a component after a reload; merging LoRA rounds once more in the weights' type."""
 
-_CARD = """\
----
-library_name: sentence-transformers
-pipeline_tag: feature-extraction
-tags: [sentence-transformers, feature-extraction]
----
 
-# Text embeddings
-
-This model, trained with swift-embedding, maps a text to a vector of {dimension} numbers ({pooling}
-pooling{normalized}). Texts longer than {max_length} tokens are cut.
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("path/to/this/folder")
-query = model.encode("What is searched for", prompt_name="query")
-documents = model.encode(["A text that may answer it"], prompt_name="document")
-print(model.similarity(query, documents))
-```
-
-Prompts: {query} before a query, {document} before a document.
-"""
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest difference of a component of what should be the same vectors, for weights of ``dtype``."""
+    return _TOLERANCE.get(dtype, 1e-5)
 
 
-def write_st_folder(
-    folder: Path,
-    *,
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    pooling_method: PoolingMethod,
-    normalize: bool,
-    max_length: int,
-    prompts: Mapping[str, str],
-) -> None:
-    """Write weights (LoRA merged), tokenizer, configuration and a model card into ``folder``.
+def write_st_folder(folder: Path, encoder: TextEncoder) -> None:
+    """Write weights (LoRA merged), tokenizer, configuration and a short model card into ``folder``.
 
     Args:
-        model: a transformers model, or a peft model around one; it is not changed.
-        prompts: text put before a ``query`` and before a ``document``.
+        folder: where to.
+        encoder: its model is a transformers model, or a peft model around one; it is not changed.
     """
-    merged: Any = merge_adapter(model)
+    merged: Any = merge_adapter(encoder.model)
     merged.save_pretrained(folder)
-    write_st_config(
-        folder,
-        tokenizer=tokenizer,
-        pooling_method=pooling_method,
-        normalize=normalize,
-        max_length=max_length,
-        prompts=prompts,
-    )
-    card = _CARD.format(
-        dimension=merged.config.hidden_size,
-        pooling=pooling_method,
-        normalized=", length 1" if normalize else "",
-        max_length=max_length,
-        **{name: f"`{text}`" if text else "nothing" for name, text in prompts.items()},
-    )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_st_config(folder, encoder)
 
 
-def write_st_config(
-    folder: Path,
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    pooling_method: PoolingMethod,
-    normalize: bool,
-    max_length: int,
-    prompts: Mapping[str, str],
-) -> None:
+def write_st_config(folder: Path, recipe: Recipe) -> None:
     """Write all of such a folder but the weights.
 
     The model, or its adapter, is saved there before: its config tells the size of the vectors, without which
     sentence-transformers refuses the folder.
     """
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.model_max_length = max_length
+    tokenizer = copy.deepcopy(recipe.tokenizer)
+    tokenizer.model_max_length = recipe.max_length
     tokenizer.save_pretrained(folder)
-    names = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    normalize, dimensions = recipe.normalize_embeddings, recipe.dimensions
+    names = [
+        "Transformer",
+        "Pooling",
+        *(["Dense"] if dimensions else []),
+        *(["Normalize"] if normalize else []),
+    ]
     modules = [
         {
             "idx": place,
@@ -115,16 +78,45 @@ def write_st_config(
         for place, name in enumerate(names)
     ]
     _write(folder / "modules.json", modules)
-    _write(folder / "1_Pooling" / "config.json", _pooling_config(folder, pooling_method))
+    pooling = _pooling_config(folder, recipe.pooling_method)
+    if not recipe.pool_prompts:
+        pooling["include_prompt"] = False  # versions before 2.4 refuse a switch that they don't know
+    _write(folder / "1_Pooling" / "config.json", pooling)
+    if dimensions:
+        _write_cut(folder / "2_Dense", _dimension(folder), dimensions)
     if normalize:
         # It has nothing to say, but version 2 wants the folder, and git keeps none without a file.
-        _write(folder / "2_Normalize" / "config.json", {})
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-    settings = {
-        "prompts": {name: prompts[name] for name in ("query", "document")},
+        _write(folder / str(modules[-1]["path"]) / "config.json", {})
+    _write(
+        folder / "sentence_bert_config.json", {"max_seq_length": recipe.max_length, "do_lower_case": False}
+    )
+    write_settings(folder, recipe)
+    write_card(
+        folder,
+        Card(
+            kind="adapter" if (folder / "adapter_config.json").exists() else "model",
+            pooling_method=recipe.pooling_method,
+            normalize=normalize,
+            max_length=recipe.max_length,
+            prompts=recipe.prompts,
+            size=dimensions or _dimension(folder),
+            dimensions=dimensions,
+            base_model=hub_id(_base_model(folder) or tokenizer.name_or_path),
+        ),
+    )
+
+
+def write_settings(folder: Path, recipe: Recipe) -> None:
+    """Write ``config_sentence_transformers.json``: prompts, and both sides' lengths where they differ."""
+    settings: dict[str, Any] = {
+        "prompts": recipe.prompts,
         "default_prompt_name": None,
-        "similarity_fn_name": "cosine" if normalize else "dot",
+        "similarity_fn_name": "cosine" if recipe.normalize_embeddings else "dot",
     }
+    lengths = {"query_max_length": recipe.query_max_length, "document_max_length": recipe.document_max_length}
+    if any(length not in (None, recipe.max_length) for length in lengths.values()):
+        # Of use to us only: sentence-transformers has one length, which is the longer one.
+        settings.update(lengths)
     _write(folder / "config_sentence_transformers.json", settings)
 
 
@@ -148,6 +140,7 @@ def load_encoder(
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     query_prompt, document_prompt = read_prompts(folder)
+    query_length, document_length = read_side_lengths(folder)
     return TextEncoder(
         model=model.to(device).eval(),
         tokenizer=tokenizer,
@@ -156,6 +149,10 @@ def load_encoder(
         normalize_embeddings=any(name == "Normalize" for name, _ in read_modules(folder)),
         query_prompt=query_prompt,
         document_prompt=document_prompt,
+        query_max_length=query_length,
+        document_max_length=document_length,
+        pool_prompts=read_include_prompt(folder),
+        dimensions=read_cut(folder),
         share_batches=False,
     )
 
@@ -178,7 +175,7 @@ def check_st_folder(folder: Path, encoder: TextEncoder, texts: Sequence[str]) ->
     )
     same_shape = before.shape == after.shape
     difference = float(np.abs(before - after).max(initial=0.0)) if same_shape else float("inf")
-    allowed = _TOLERANCE.get(weight.dtype, 1e-5) * max(1.0, float(np.abs(before).max(initial=0.0)))
+    allowed = tolerance(weight.dtype) * max(1.0, float(np.abs(before).max(initial=0.0)))
     if not difference <= allowed:  # also when it is NaN
         raise SwiftError(
             f"{folder}: reloaded, the model gives other vectors than the one in memory: they differ by "
@@ -199,6 +196,17 @@ def read_prompts(folder: Path) -> tuple[str, str]:
         raise UserError(f"{path}: prompts: expected texts by name, found {json.dumps(prompts)[:100]}")
     document = next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
     return prompts.get("query") or "", document
+
+
+def read_side_lengths(folder: Path) -> tuple[int | None, int | None]:
+    """The longest query and document in tokens, where :func:`write_settings` wrote them."""
+    settings = _read(folder / "config_sentence_transformers.json")
+    found = (settings.get("query_max_length"), settings.get("document_max_length"))
+    if not all(length is None or (isinstance(length, int) and length > 0) for length in found):
+        raise UserError(
+            f"{folder / 'config_sentence_transformers.json'}: expected lengths above 0, found {found}"
+        )
+    return found
 
 
 def read_max_length(folder: Path) -> int | None:
@@ -228,14 +236,37 @@ def _pooling_config(folder: Path, method: PoolingMethod) -> dict[str, Any]:
     return config if dimension is None else {"word_embedding_dimension": dimension, **config}
 
 
+def _write_cut(folder: Path, size: int | None, dimensions: int) -> None:
+    """A layer that passes on the first ``dimensions`` of ``size`` numbers as they are.
+
+    The one way to cut that lies in a folder's files and stands before ``Normalize``: ``truncate_dim`` is an
+    argument only, and cuts vectors that are normalised already. Needs sentence-transformers 3 or later:
+    before, a layer was read from a pickle only.
+    """
+    if size is None:
+        raise SwiftError("the model's config does not tell the size of its vectors, so they can't be cut")
+    layer = {
+        "in_features": size,
+        "out_features": dimensions,
+        "bias": False,
+        "activation_function": IDENTITY,
+    }
+    _write(folder / "config.json", layer)
+    save_file({"linear.weight": torch.eye(dimensions, size)}, folder / "model.safetensors")
+
+
 def _dimension(folder: Path) -> int | None:
     """Size of the vectors of the model, or of the adapter's base model, that was saved in ``folder``."""
-    base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
+    base = _base_model(folder)
     config = _read(folder / "config.json") or (_read(Path(base) / "config.json") if base else {})
     # GPT-2, DistilBERT and T5 have names of their own for it.
     keys = ("hidden_size", "n_embd", "dim", "d_model")
     found = [part[key] for part in (config, config.get("text_config") or {}) for key in keys if key in part]
     return int(found[0]) if found else None
+
+
+def _base_model(folder: Path) -> str | None:
+    return _read(folder / "adapter_config.json").get("base_model_name_or_path")
 
 
 def _read(path: Path) -> dict[str, Any]:

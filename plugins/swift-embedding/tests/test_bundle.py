@@ -6,24 +6,30 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from swift_core.errors import SwiftError, UserError
 from swift_embedding import load_bundle
-from swift_embedding.bundle import Hit, write_bundle
+from swift_embedding.bundle import Bundle, Hit, write_bundle
+from swift_embedding.documents import Documents, write_documents
 from swift_embedding.encoding import TextEncoder
+from swift_embedding.golden import GoldenQuery, check_golden
 
+TOPICS = ("bread and salt", "the password of", "rivers, bridges", "cells or energy in")
 DOCUMENTS = [
     ("bread", "Bread is made of flour and water and baked in an oven."),
     ("reset", "To get a new password, open the settings."),
     ("桥", "Seven bridges cross the river.\u2028In the old town,\nthat is."),
     ("cell", "Mitochondria give the cell its energy."),
 ]
+MANY = [(f"n{number}", f"{TOPICS[number % 4]} {number * 7919 % 997}") for number in range(200)]
 
 
 def finish(folder: Path, details: dict[str, Any]) -> Path:
@@ -87,6 +93,9 @@ def test_manifest_details(bundle_folder: Path) -> None:
         "max_length": 256,
         "documents": 4,
         "index": "Flat",
+        "index_bytes": (bundle_folder / "index.faiss").stat().st_size,
+        "search_parameters": {},
+        "recall": {"recall@10": 1.0, "target": 0.95, "queries": 4, "queries_from": "documents"},
         "faiss": faiss.__version__,
     }
 
@@ -149,7 +158,11 @@ def test_only_a_faiss_export_is_loaded(bundle_folder: Path, tmp_path: Path) -> N
 
 
 def test_index_and_documents_must_fit(bundle_folder: Path) -> None:
-    (bundle_folder / "documents.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    write_documents(bundle_folder, [("a", "x")])
+    with pytest.raises(UserError, match=r"documents.jsonl: \d+ bytes, but documents.offsets.npy tells of"):
+        load_bundle(bundle_folder, verify=False)
+    (bundle_folder / "documents.jsonl").unlink()
+    write_documents(bundle_folder, [("a", "x")])
     with pytest.raises(UserError, match="the index has 4 vectors for 1 documents"):
         load_bundle(bundle_folder, verify=False)
 
@@ -159,16 +172,13 @@ def test_an_index_that_was_written_wrong_is_noticed(
 ) -> None:
     import faiss
 
-    other = faiss.IndexFlatIP(32)
-    other.add(np.zeros((4, 32), dtype=np.float32))
-    monkeypatch.setattr("swift_embedding.bundle.faiss.read_index", lambda _: other)
-    with pytest.raises(SwiftError, match="it holds other vectors than were written"):
-        write_bundle(tmp_path, encoder=decoder, documents=DOCUMENTS)
     by_distance = faiss.IndexFlatL2(32)
-    by_distance.add(decoder.encode_documents([text for _, text in DOCUMENTS]))
-    monkeypatch.setattr("swift_embedding.bundle.faiss.read_index", lambda _: by_distance)
+    # Twice as long: the nearest is not the one with the largest product.
+    vectors = decoder.encode_documents([text for _, text in MANY])
+    by_distance.add(vectors * np.linspace(1, 3, len(MANY), dtype=np.float32)[:, None])
+    monkeypatch.setattr("swift_embedding.index.faiss.read_index", lambda _: by_distance)
     with pytest.raises(SwiftError, match="it finds other documents than an exact search does"):
-        write_bundle(tmp_path, encoder=decoder, documents=DOCUMENTS)
+        write_bundle(tmp_path, encoder=decoder, documents=MANY)
 
 
 def test_an_export_does_not_wait_for_other_processes(
@@ -205,3 +215,209 @@ def test_loads_in_a_fresh_process_without_a_network(bundle_folder: Path) -> None
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "bread\n"), done.stderr
+
+
+@pytest.fixture
+def many(decoder: TextEncoder, tmp_path: Path) -> Callable[..., Path]:
+    """Write a bundle of 200 documents with an index of a factory string."""
+
+    def write(index: str, target_recall: float = 0.9, **settings: Any) -> Path:
+        folder = tmp_path / "bundle"
+        folder.mkdir()
+        details = write_bundle(
+            folder, encoder=decoder, documents=MANY, index=index, target_recall=target_recall, **settings
+        )
+        return finish(folder, details)
+
+    return write
+
+
+def test_search_parameters_are_applied_on_load(many: Callable[..., Path]) -> None:
+    folder = many("IVF16,SQ8", queries=[f"{topic} {number}" for topic in TOPICS for number in range(25)])
+    for mmap in (False, True):
+        bundle = load_bundle(folder, mmap=mmap)
+        probes = bundle.manifest["search_parameters"]["nprobe"]
+        assert probes > 1 and bundle.index.nprobe == probes
+    assert bundle.manifest["index"] == "IVF16,SQ8"
+    assert bundle.manifest["recall"]["recall@10"] >= bundle.manifest["recall"]["target"] == 0.9
+    assert bundle.manifest["recall"]["queries_from"] == "queries"
+    assert bundle.manifest["recall"]["queries"] == 100
+
+
+def test_clusters_with_few_documents_give_few_hits(many: Callable[..., Path]) -> None:
+    bundle = load_bundle(many("IVF16,Flat", 0.1))
+    bundle.index.nprobe = 1
+    hits = bundle.search("bread", k=150)
+    assert 0 < len(hits) < 150
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+    assert len({hit.id for hit in hits}) == len(hits)
+
+
+def test_an_index_that_can_not_be_made_is_told_before_the_model_is_written(
+    decoder: TextEncoder, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="found 'IVF,SQ9'"):
+        write_bundle(tmp_path, encoder=decoder, documents=DOCUMENTS, index="IVF,SQ9")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_but_the_bundle_is_left_behind(bundle_folder: Path) -> None:
+    names = {"model", "index.faiss", "documents.jsonl", "documents.offsets.npy"}
+    assert {path.name for path in bundle_folder.iterdir()} == names | {
+        "recall.npz",
+        "golden.json",
+        "manifest.json",
+    }
+
+
+def test_golden_queries_notice_another_model(bundle_folder: Path) -> None:
+    path = bundle_folder / "model" / "config_sentence_transformers.json"
+    settings = json.loads(path.read_text())
+    settings["prompts"]["query"] = "passage: "
+    path.write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"golden hits are not found again \('Bread is made .* now 0\.\d"):
+        load_bundle(bundle_folder, verify=False)
+    assert load_bundle(bundle_folder, verify=False, check=False).search("bread")
+
+
+def test_golden_queries_notice_another_index(bundle_folder: Path) -> None:
+    import faiss
+
+    path = str(bundle_folder / "index.faiss")
+    index = faiss.read_index(path)
+    turned = faiss.IndexFlatIP(384)
+    turned.add(index.reconstruct_n(0, 4)[::-1].copy())
+    faiss.write_index(turned, path)
+    with pytest.raises(UserError, match="16 of 16 golden hits are not found again"):
+        load_bundle(bundle_folder, verify=False)
+
+
+def found(*pairs: tuple[str, float]) -> list[Hit]:
+    return [Hit(name, "", score, rank) for rank, (name, score) in enumerate(pairs, start=1)]
+
+
+GOLDEN: list[GoldenQuery] = [{"query": "q", "hits": [{"id": "a", "score": 0.9}, {"id": "b", "score": 0.5}]}]
+
+
+@pytest.mark.parametrize(
+    ("hits", "dtype", "same"),
+    [
+        (found(("a", 0.9), ("b", 0.5)), torch.float32, True),
+        (found(("a", 0.9004), ("c", 0.5001)), torch.float32, True),  # as good as b
+        (found(("b", 0.9), ("a", 0.5)), torch.float32, False),
+        (found(("a", 0.9), ("c", 0.7)), torch.float32, False),
+        (found(("c", 0.9), ("b", 0.5)), torch.float32, False),  # a is no tie of the last
+        (found(("a", 0.9)), torch.float32, False),
+        (found(("a", 0.88), ("b", 0.51)), torch.float32, False),
+        (found(("a", 0.88), ("b", 0.51)), torch.bfloat16, True),
+    ],
+)
+def test_what_counts_as_the_golden_hits(hits: list[Hit], dtype: torch.dtype, same: bool) -> None:
+    if same:
+        check_golden(Path("x"), GOLDEN, [hits], dtype)
+    else:
+        with pytest.raises(UserError, match="golden hits are not found again"):
+            check_golden(Path("x"), GOLDEN, [hits], dtype)
+
+
+NEW = [(f"new{number}", f"a text of its own, {number * 31} times salt") for number in range(30)]
+
+
+@pytest.mark.parametrize("index", ["Flat", "SQ8", "HNSW16", "IVF16,SQ8", "RaBitQ,Refine(SQ8)"])
+def test_documents_are_added(index: str, many: Callable[..., Path], decoder: TextEncoder) -> None:
+    folder = many(index)
+    before = load_bundle(folder, mmap=index == "SQ8")
+    after = before.add(NEW)
+    hits = before.search("bread", k=3)
+    assert len(before.documents) == before.index.ntotal == 200
+    for bundle in (after, load_bundle(folder)):
+        assert len(bundle.documents) == bundle.index.ntotal == bundle.manifest["documents"] == 230
+        # The vectors of a random model lie close together: the first place is not sure.
+        assert "new7" in {hit.id for hit in bundle.search(NEW[7][1], k=20)}
+        assert bundle.documents[3] == MANY[3] and bundle.documents[-1] == NEW[-1]
+        recall = bundle.manifest["recall"]
+        texts = [text for _, text in [*MANY, *NEW]]
+        assert recall["recall@10"] == pytest.approx(
+            recall_by_hand(bundle, decoder.encode_documents(texts)), abs=1e-3
+        )
+    assert [hit.id for hit in before.search("bread", k=3)] == [hit.id for hit in hits]
+    assert after.add([("last", "one more")]).manifest["documents"] == 231
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def recall_by_hand(bundle: Bundle, vectors: np.ndarray) -> float:
+    """As the manifest's, in float64: queries are the beginnings of the first 200 documents."""
+    queries = bundle.encoder.encode_queries([text for _, text in MANY])
+    products = queries.astype(np.float64) @ vectors.T.astype(np.float64)
+    own = np.arange(200)
+    products[own, own] = -9
+    best = -np.sort(-products, axis=1)[:, 9:10] - 1e-5
+    _, places = bundle.index.search(queries, 11)
+    hits = 0
+    for query, row in enumerate(places):
+        others = [place for place in row if place not in (query, -1)][:10]
+        hits += sum(products[query, place] >= best[query, 0] for place in others)
+    return hits / 2000
+
+
+def test_what_can_not_be_added(many: Callable[..., Path]) -> None:
+    folder = many("Flat")
+    bundle = load_bundle(folder)
+    with pytest.raises(UserError, match="ids must be new; 2 are in the bundle: n0, n1"):
+        bundle.add([*MANY[:2], *NEW])
+    with pytest.raises(UserError, match="1 have no text, such as x"):
+        bundle.add([("x", " ")])
+    bundle.add(NEW)
+    with pytest.raises(UserError, match="it was changed after it was loaded; load it again"):
+        bundle.add([("x", "y")])
+    bundle = load_bundle(folder)
+    (folder / "documents.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"documents\.jsonl: it was changed after the export"):
+        bundle.add([("x", "y")])
+
+
+def test_a_crash_while_adding_leaves_the_old_bundle(
+    many: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = many("IVF16,SQ8")
+    content = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    bundle = load_bundle(folder)
+
+    def crash(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("swift_embedding.bundle.files.write_manifest", crash)
+        with pytest.raises(OSError, match="disk full"):
+            bundle.add(NEW)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == content
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+    assert bundle.add(NEW).manifest["documents"] == 230
+
+
+def test_an_index_that_the_new_documents_do_not_fit_is_refused(
+    many: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = many("IVF16,SQ8")
+    bundle = load_bundle(folder)
+    monkeypatch.setattr("swift_embedding.bundle.tune", lambda *_: ({"nprobe": 16}, 0.5))
+    with pytest.raises(UserError, match="it was trained for 200 documents; export all anew"):
+        bundle.add(NEW)
+    assert len(load_bundle(folder).documents) == 200
+
+
+def test_the_same_corpus_gives_the_same_bundle(many: Callable[..., Path], tmp_path: Path) -> None:
+    folder = many("IVF16,SQ8")
+    first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    folder.rename(tmp_path / "first")
+    again = many("IVF16,SQ8")
+    assert first == {path.name: path.read_bytes() for path in again.iterdir() if path.is_file()}
+
+
+def test_documents_stay_on_the_disk(tmp_path: Path) -> None:
+    write_documents(tmp_path, DOCUMENTS)
+    documents = Documents(tmp_path)
+    assert list(documents) == DOCUMENTS
+    assert documents[1:3] == DOCUMENTS[1:3] and documents[-1] == DOCUMENTS[-1]
+    with pytest.raises(IndexError):
+        documents[4]

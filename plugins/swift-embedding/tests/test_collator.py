@@ -22,16 +22,23 @@ def collator_of(minilm_folder: Path):
 
 
 def features(collator, *rows):
-    return [collator.encode({"negatives": None, **row}) for row in rows]
+    """Encoded rows; a positive may be written as one text."""
+    return [
+        collator.encode(
+            {**row, "positive": [row["positive"]] if isinstance(row["positive"], str) else row["positive"]}
+        )
+        for row in rows
+    ]
 
 
 def test_settings_come_from_the_models_own_configuration(collator_of):
     collator = collator_of()
-    assert (collator.pooling_method, collator.max_length, collator.normalize_embeddings) == (
+    assert (collator.pooling_method, collator.query_max_length, collator.document_max_length) == (
         "mean",
         256,
-        True,
+        256,
     )
+    assert (collator.normalize_embeddings, collator.pool_prompts) == (True, True)
     assert collator_of(pooling_method="cls", max_length=12).pooling_method == "cls"
 
 
@@ -45,8 +52,16 @@ def test_a_long_text_is_cut_counted_and_keeps_its_end_token(collator_of):
 
 
 def test_a_text_of_just_the_right_length_is_not_counted_as_cut(collator_of):
-    ids, cut = collator_of(max_length=6).tokens("one two three four")
+    ids, cut = collator_of(max_length=6).query_tokens("one two three four")
     assert (len(ids), cut) == (6, False)
+
+
+def test_each_side_has_a_length_of_its_own(collator_of):
+    collator = collator_of(max_length=20, query_max_length=5)
+    (row,) = features(collator, {"query": "word " * 50, "positive": "word " * 50})
+    assert (len(row["query"]), len(row["documents"][0]), row["truncated"]) == (5, 20, 2)
+    encoder = collator.recipe
+    assert (encoder.query_max_length, encoder.document_max_length, encoder.max_length) == (5, 20, 20)
 
 
 def test_prompts_go_before_texts_by_side(collator_of):
@@ -60,62 +75,95 @@ def test_prompts_go_before_texts_by_side(collator_of):
     ]
 
 
-def test_every_document_is_in_a_batch_once_and_ragged_negatives_are_all_used(collator_of):
+def test_every_document_is_in_a_batch_once_and_ragged_documents_are_all_used(collator_of):
     collator = collator_of()
     batch = collator(
         features(
             collator,
-            {"query": "q1", "positive": "one", "negatives": ["three", "four", "two"]},
+            {"query": "q1", "positive": ["one", "uno"], "negatives": ["three", "four", "two"]},
             {"query": "q2", "positive": "two", "negatives": []},
             {"query": "q3", "positive": "one"},
         )
     )
-    assert len(batch["document"]) == 4
-    assert batch["targets"].tolist() == [0, 3, 0]
-    # One positive of two rows is a negative of neither; all the rest count.
-    assert batch["excluded"].sum() == 0
+    relations = batch["relations"]
+    assert len(batch["document"]) == len(set(relations.documents.tolist())) == 5
+    pairs = list(zip(relations.row.tolist(), relations.document.tolist(), strict=True))
+    assert pairs == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 4), (2, 0)]
+    assert relations.answers.tolist() == [True, True, False, False, False, True, True]
+    assert (batch["kind"], batch["source"], relations.scores) == ("answers", 0, None)
 
 
-def test_another_answer_to_the_same_question_is_no_negative(collator_of):
+def test_equal_texts_have_equal_numbers_on_both_sides(collator_of):
+    collator = collator_of(query_prompt="query: ", document_prompt="passage: ")
+    batch = collator(
+        features(
+            collator,
+            {"query": "a", "positive": "b"},
+            {"query": "c", "positive": " a "},
+            {"query": "a", "positive": "d"},
+        )
+    )
+    relations = batch["relations"]
+    assert relations.texts[0] == relations.texts[2] == relations.documents[1]
+    assert len(set(relations.texts.tolist()) | set(relations.documents.tolist())) == 4
+
+
+def test_texts_that_are_cut_to_the_same_tokens_are_one_document(collator_of):
+    collator = collator_of(document_max_length=4)
+    batch = collator(
+        features(
+            collator, {"query": "q", "positive": "one two three"}, {"query": "r", "positive": "one two four"}
+        )
+    )
+    assert len(batch["document"]) == len(batch["relations"].documents) == 1
+
+
+def test_scored_pairs_take_the_part_of_queries(collator_of):
+    collator = collator_of(query_prompt="query: ", document_prompt="passage: ")
+    rows = [{"text1": "a", "text2": "b", "score": 0.5}, {"text1": "c", "text2": "b", "score": 0.0}]
+    encoded = [collator.encode(row) for row in rows]
+    assert collator.tokenizer.decode(encoded[0]["documents"][0], skip_special_tokens=True) == "query : b"
+    batch = collator(encoded)
+    assert batch["kind"] == "scored"
+    assert batch["relations"].scores.tolist() == [0.5, 0.0]
+    assert batch["relations"].document.tolist() == [0, 0]
+
+
+def test_any_two_labelled_texts_are_a_pair(collator_of):
     collator = collator_of()
-    batch = collator(
-        features(
-            collator,
-            {"query": "same", "positive": "one", "negatives": ["bad"]},
-            {"query": "same", "positive": "two"},
-            {"query": "other", "positive": "three"},
+    rows = [{"text": text, "label": label} for text, label in (("a", "x"), ("b", "y"), ("c", "x"))]
+    batch = collator([collator.encode(row) for row in rows])
+    relations = batch["relations"]
+    assert "document" not in batch
+    assert len(relations.row) == 6
+    answers = {
+        (i, j)
+        for i, j, a in zip(
+            relations.row.tolist(), relations.document.tolist(), relations.answers.tolist(), strict=True
         )
-    )
-    # documents: one, bad, two, three
-    assert batch["targets"].tolist() == [0, 2, 3]
-    assert batch["excluded"].int().tolist() == [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+        if a
+    }
+    assert answers == {(0, 2), (2, 0)}
 
 
-def test_the_positive_among_its_own_negatives_is_harmless(collator_of):
-    collator = collator_of(use_inbatch_negatives=False)
-    batch = collator(features(collator, {"query": "q", "positive": "one", "negatives": ["one", "two"]}))
-    assert batch["targets"].tolist() == [0]
-    assert batch["excluded"].int().tolist() == [[0, 0]]
-
-
-def test_without_in_batch_negatives_a_row_is_contrasted_with_its_own(collator_of):
-    collator = collator_of(use_inbatch_negatives=False)
-    batch = collator(
-        features(
-            collator,
-            {"query": "q1", "positive": "one", "negatives": ["two"]},
-            {"query": "q2", "positive": "three", "negatives": ["four"]},
-        )
-    )
-    assert batch["excluded"].int().tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
+def test_a_teachers_scores_lie_beside_the_documents(collator_of):
+    collator = collator_of()
+    row = {
+        "query": "q",
+        "positive": "p",
+        "negatives": ["n", "m"],
+        "positive_scores": [3.0],
+        "negative_scores": [1.0, -1.0],
+    }
+    batch = collator(features(collator, row))
+    assert batch["relations"].scores.tolist() == [3.0, 1.0, -1.0]
 
 
 def test_the_collator_goes_to_worker_processes(collator_of):
     collator = collator_of()
     twin = pickle.loads(pickle.dumps(collator))
-    assert twin.encode({"query": "a", "positive": "b", "negatives": None}) == collator.encode(
-        {"query": "a", "positive": "b", "negatives": None}
-    )
+    row = {"query": "a", "positive": ["b"]}
+    assert twin.encode(row) == collator.encode(row)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +171,15 @@ def test_the_collator_goes_to_worker_processes(collator_of):
     [
         ({"max_length": 513}, "max_length: the model takes at most 512 tokens, found 513"),
         ({"max_length": 2}, "max_length: expected more than the 2 special tokens"),
+        (
+            {"query_max_length": 4, "query_prompt": "query: "},
+            "query_max_length: expected more than the 4 .* prompt",
+        ),
+        (
+            {"matryoshka_dims": [64, 512]},
+            r"matryoshka_dims: the model's vectors have 384 dimensions, found \[512\]",
+        ),
+        ({"guide_model": "./nowhere"}, "guide_model: "),
     ],
 )
 def test_an_impossible_length_is_refused(collator_of, options, message):

@@ -33,7 +33,7 @@ def problem(*, grades: int, ties: bool, seed: int = 0) -> tuple[Qrels, Run]:
 
 
 def loop(judged: dict[str, int], scores: dict[str, float], k: int) -> dict[str, float]:
-    """The four formulas, written out for one query."""
+    """The five formulas, written out for one query."""
     order = sorted(sorted(scores, reverse=True), key=lambda d: -scores[d])[:k]
     gains = [judged.get(d, 0) for d in order]
     ideal = sorted(judged.values(), reverse=True)[:k]
@@ -43,6 +43,7 @@ def loop(judged: dict[str, int], scores: dict[str, float], k: int) -> dict[str, 
         f"ndcg@{k}": dcg(gains) / dcg(ideal),
         f"mrr@{k}": 1 / ranks[0] if ranks else 0.0,
         f"recall@{k}": len(ranks) / relevant,
+        f"precision@{k}": len(ranks) / k,
         f"map@{k}": sum(n / rank for n, rank in enumerate(ranks, 1)) / relevant,
     }
 
@@ -112,7 +113,13 @@ def test_equals_sentence_transformers() -> None:
         for n, query in enumerate(qrels)
     }
     averages = retrieval_metrics(qrels, run, [10, 50])[0]
-    for name, k in (("ndcg", 10), ("mrr", 10), ("recall", 10), ("map", 50)):
+    for name, k in (
+        ("ndcg", 10),
+        ("mrr", 10),
+        ("recall", 10),
+        ("precision", 10),
+        ("map", 50),
+    ):
         assert averages[f"{name}@{k}"] == pytest.approx(expected[f"{name}@k"][k], abs=1e-9)
 
 
@@ -133,7 +140,7 @@ def test_scores_that_float32_would_join_are_told_apart() -> None:
 
 def test_queries_without_documents_count_as_zero() -> None:
     qrels = {"q1": {"a": 1}, "q2": {"a": 1}, "q3": {"a": 1}, "q4": {"a": 1}}
-    averages, rows = retrieval_metrics(qrels, {"q1": {"a": 1.0}, "q2": {}, "other": {"a": 1.0}}, [10])
+    averages, rows = retrieval_metrics(qrels, {"q1": {"a": 1.0}, "q2": {}, "other": {"a": 1.0}}, [1])
     assert len(rows) == 4
     assert set(averages.values()) == {0.25}
 

@@ -91,7 +91,6 @@ def test_the_real_encoder_says_mean(minilm_folder: Path) -> None:
         ({"pooling_mode": "weightedmean"}, "found weightedmean"),
         ({"pooling_mode": ["cls", "mean"]}, r"found cls \+ mean"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, r"found cls \+ mean"),
-        ({"pooling_mode": "mean", "include_prompt": False}, "a prompt that is left out"),
     ],
 )
 def test_other_poolings_are_refused(pooling: dict[str, object], found: str, tmp_path: Path) -> None:

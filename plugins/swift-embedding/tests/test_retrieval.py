@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from swift_core.errors import UserError
 from swift_embedding.encoding import TextEncoder
-from swift_embedding.retrieval import evaluate_retrieval, load_retrieval, retrieval_from_rows, search
+from swift_embedding.retrieval import (
+    Retrieval,
+    evaluate_retrieval,
+    load_retrieval,
+    retrieval_from_rows,
+    search,
+)
 
 CORPUS: list[dict[str, Any]] = [
     {"_id": "bread", "title": "Baking", "text": "Bread is made of flour and water and baked in an oven."},
@@ -147,15 +154,73 @@ def test_search_equals_a_full_sort(chunk: int, k: int, monkeypatch: pytest.Monke
     np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5, atol=1e-5)
 
 
+def test_vectors_are_searched_as_they_come(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    queries = generator.standard_normal((5, 8)).astype(np.float32)
+    documents = generator.standard_normal((40, 8)).astype(np.float32)
+    scores, indices = search(queries, documents, 12)
+    pieces = (documents[start : start + 9] for start in range(0, 40, 9))
+    found = search(queries, pieces, 12, chunk=4)
+    np.testing.assert_array_equal(found[1], indices)
+    np.testing.assert_allclose(found[0], scores, rtol=1e-6)
+    # A file that may only be read, and half precision: torch knows neither way of memory.
+    np.save(tmp_path / "vectors.npy", documents.astype(np.float16))
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    exact = queries @ documents.astype(np.float16).astype(np.float32).T
+    np.testing.assert_array_equal(search(queries, mapped, 3)[1], np.argsort(-exact, axis=1)[:, :3])
+    np.save(tmp_path / "vectors.npy", documents)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    np.testing.assert_array_equal(search(queries, mapped, 12)[1], indices)
+
+
+def test_an_evaluation_never_holds_the_vectors_of_the_corpus(
+    beir: Path, minilm: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluate_retrieval(load_retrieval(beir, "test"), minilm, {10})
+    monkeypatch.setattr("swift_embedding.encoding._TEXTS_AT_ONCE", 3)
+    monkeypatch.delattr(TextEncoder, "encode_documents")
+    assert evaluate_retrieval(load_retrieval(beir, "test"), minilm, {10}) == whole
+
+
+@pytest.mark.filterwarnings("ignore:Importing from 'sentence_transformers.evaluation' is:DeprecationWarning")
+def test_real_encoder_equals_sentence_transformers(minilm: TextEncoder, minilm_folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+
+    slice_ = load_retrieval(Path(__file__).parents[1] / "examples" / "cmrc2018", "test")
+    queries = dict(list(slice_.queries.items())[:60])
+    qrels = {query: dict(slice_.qrels[query]) for query in queries}
+    relevant = {document for judged in qrels.values() for document in judged}
+    corpus = {n: text[:60] for n, text in slice_.corpus.items() if n in relevant or len(n) % 2 == 0}
+    evaluator = InformationRetrievalEvaluator(
+        queries,
+        corpus,
+        {query: {document for document, grade in judged.items() if grade} for query, judged in qrels.items()},
+        precision_recall_at_k=[10],
+        map_at_k=[100],
+        mrr_at_k=[10],
+        ndcg_at_k=[10],
+        accuracy_at_k=[10],
+        score_functions={"cosine": lambda a, b: torch.as_tensor(a) @ torch.as_tensor(b).T},
+        write_csv=False,
+    )
+    peer = SentenceTransformer(str(minilm_folder), device="cpu", local_files_only=True)
+    expected = evaluator(peer)
+    found, _ = evaluate_retrieval(Retrieval(corpus=corpus, queries=queries, qrels=qrels), minilm, {10, 100})
+    for name in ("ndcg@10", "mrr@10", "recall@10", "precision@10", "map@100"):
+        assert found[name] == pytest.approx(expected[f"cosine_{name}"], abs=1e-6), name
+    assert 0.1 < found["ndcg@10"] < 0.9, "the data tells nothing"
+
+
 def test_training_rows_make_a_retrieval_problem() -> None:
     rows = [
-        {"query": "a", "positive": "one", "negatives": ["two", "three"]},
-        {"query": "b", "positive": "two", "negatives": None},
-        {"query": "a", "positive": "three"},
+        {"query": "a", "positive": ["one"], "negatives": ["two", "three"]},
+        {"query": "b", "positive": ["two"], "negatives": None},
+        {"query": "a", "positive": ["three", "four"]},
     ]
     found = retrieval_from_rows(iter(rows))
-    assert found.corpus == {"d0": "one", "d1": "two", "d2": "three"}
+    assert found.corpus == {"d0": "one", "d1": "two", "d2": "three", "d3": "four"}
     assert found.queries == {"q0": "a", "q1": "b"}
-    assert found.qrels == {"q0": {"d0": 1, "d2": 1}, "q1": {"d1": 1}}
+    assert found.qrels == {"q0": {"d0": 1, "d2": 1, "d3": 1}, "q1": {"d1": 1}}
     with pytest.raises(UserError, match="found no rows"):
         retrieval_from_rows([])

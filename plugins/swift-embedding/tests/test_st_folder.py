@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from swift_core.errors import SwiftError, UserError
 from swift_embedding.encoding import TextEncoder
+from swift_embedding.pooling import default_pooling, read_cut
 from swift_embedding.st_folder import (
     check_st_folder,
     load_encoder,
@@ -29,15 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 
 def write(folder: Path, encoder: TextEncoder) -> Path:
-    write_st_folder(
-        folder,
-        model=encoder.model,
-        tokenizer=encoder.tokenizer,
-        pooling_method=encoder.pooling_method,
-        normalize=encoder.normalize_embeddings,
-        max_length=encoder.max_length,
-        prompts={"query": encoder.query_prompt, "document": encoder.document_prompt},
-    )
+    write_st_folder(folder, encoder)
     return folder
 
 
@@ -88,6 +82,53 @@ def test_every_pooling_survives(
     check_st_folder(tmp_path, encoder, texts)
 
 
+@pytest.mark.parametrize("name", ["minilm", "decoder"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_cut_vectors_are_the_same_everywhere(
+    name: str, normalize: bool, texts: list[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    whole = replace(request.getfixturevalue(name), normalize_embeddings=normalize, query_prompt="q: ")
+    full = whole.encode_documents(texts).astype(np.float64)[:, :10]
+    expected = full / np.linalg.norm(full, axis=1, keepdims=True) if normalize else full
+    encoder = replace(whole, dimensions=10)
+    np.testing.assert_allclose(encoder.encode_documents(texts), expected, atol=1e-6, rtol=1e-5)
+    assert encoder.size == 10
+    write(tmp_path, encoder)
+    same_in_sentence_transformers(tmp_path, encoder, texts)
+    assert load_encoder(tmp_path).dimensions == 10
+    check_st_folder(tmp_path, encoder, texts)
+    with pytest.raises(SwiftError, match="gives other vectors"):
+        check_st_folder(tmp_path, whole, texts)
+
+
+def test_cut_vectors_in_half_precision(decoder: TextEncoder, texts: list[str], tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = replace(decoder, model=decoder.model.to(torch.bfloat16), dimensions=10)
+    write(tmp_path, encoder)
+    peer = SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True)
+    assert np.abs(peer.encode(texts) - encoder.encode_documents(texts)).max() < 2e-2
+
+
+def test_training_does_not_go_on_with_cut_vectors(decoder: TextEncoder, tmp_path: Path) -> None:
+    write(tmp_path, replace(decoder, dimensions=10))
+    with pytest.raises(UserError, match=r"were cut to 10 numbers.*model/ of its run.*pooling_method"):
+        default_pooling(tmp_path, decoder.model.config)
+
+
+def test_only_a_layer_that_cuts_is_read_as_a_cut(decoder: TextEncoder, tmp_path: Path) -> None:
+    write(tmp_path, replace(decoder, dimensions=10))
+    weights = tmp_path / "2_Dense" / "model.safetensors"
+    save_file({"linear.weight": torch.eye(10, 32) * 1.001}, weights)
+    assert read_cut(tmp_path) is None
+    with pytest.raises(UserError, match="the model has Dense after its transformer"):
+        load_encoder(tmp_path)
+    save_file({"linear.weight": torch.eye(10, 32)}, weights)
+    config = tmp_path / "2_Dense" / "config.json"
+    config.write_text(config.read_text().replace("linear.Identity", "activation.Tanh"))
+    assert read_cut(tmp_path) is None
+
+
 def test_the_files_are_those_that_old_versions_read(decoder: TextEncoder, tmp_path: Path) -> None:
     write(tmp_path, replace(decoder, query_prompt="q: "))
     modules = json.loads((tmp_path / "modules.json").read_text())
@@ -104,8 +145,8 @@ def test_the_files_are_those_that_old_versions_read(decoder: TextEncoder, tmp_pa
     assert decoder.tokenizer.model_max_length > 24  # the tokenizer in memory is as it was
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: sentence-transformers\n")
-    assert "32 numbers (lasttoken\npooling, length 1)" in card
-    assert "`q: ` before a query, nothing before a document" in card
+    assert "a vector of 32 numbers and length 1 (lasttoken pooling)" in card
+    assert "Before a query stands `'q: '`, before a document nothing." in card
 
 
 def test_half_precision_is_kept(decoder: TextEncoder, texts: list[str], tmp_path: Path) -> None:
@@ -121,14 +162,7 @@ def test_an_adapter_beside_its_configuration(
 ) -> None:
     encoder = replace(minilm, model=add_lora(minilm.model))
     encoder.model.save_pretrained(tmp_path)  # type: ignore[operator]
-    write_st_config(
-        tmp_path,
-        tokenizer=encoder.tokenizer,
-        pooling_method="mean",
-        normalize=True,
-        max_length=256,
-        prompts={"query": "", "document": ""},
-    )
+    write_st_config(tmp_path, encoder)
     same_in_sentence_transformers(tmp_path, encoder, texts)
 
 
@@ -210,3 +244,30 @@ def test_a_folder_that_brings_code_is_refused_without_a_question(tmp_path, monke
     (tmp_path / "evil.py").write_text("raise SystemExit('code of the model ran')")
     with pytest.raises(ValueError, match="trust_remote_code"):
         load_encoder(tmp_path)
+
+
+def test_lengths_of_both_sides_and_the_pooling_of_prompts_come_back(
+    minilm: TextEncoder, texts: list[str], tmp_path: Path
+) -> None:
+    encoder = replace(
+        minilm,
+        query_prompt="a question: ",
+        query_max_length=12,
+        document_max_length=40,
+        max_length=40,
+        pool_prompts=False,
+    )
+    write(tmp_path, encoder)
+    found = load_encoder(tmp_path)
+    assert (found.max_length, found.query_max_length, found.document_max_length) == (40, 12, 40)
+    assert not found.pool_prompts
+    assert check_st_folder(tmp_path, encoder, texts) < 1e-5
+    from sentence_transformers import SentenceTransformer
+
+    peer = SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True)
+    short = [text for text in texts if len(text) < 40]
+    assert torch.allclose(
+        torch.from_numpy(found.encode_queries(short)),
+        peer.encode(short, prompt_name="query", convert_to_tensor=True),
+        atol=1e-5,
+    )
