@@ -110,7 +110,7 @@ class PlannedBatches(Sampler[list[int]]):
         return cuts
 
     def _units(self, rows: Sequence[int]) -> list[list[int]]:
-        """What is kept together: single rows, or two rows (three, for the odd one) with the same mate."""
+        """What is kept together: single rows, or two rows with the same mate."""
         if self._mates is None:
             return [[row] for row in rows]
         units: list[list[int]] = []

@@ -82,7 +82,7 @@ def card_of(encoder: TextEncoder, kind: Literal["model", "onnx"], args: Training
         pooling_method=encoder.pooling_method,
         normalize=encoder.normalize_embeddings,
         max_length=encoder.max_length,
-        prompts={"query": encoder.query_prompt, "document": encoder.document_prompt},
+        prompts=encoder.prompts,
         size=encoder.size,
         dimensions=encoder.dimensions,
         base_model=hub_id(run.record["options"].get("model_name_or_path")),

@@ -94,16 +94,17 @@ class EncodedOnce:
 
     def encode_queries(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
         """See :meth:`swift_embedding.encoding.TextEncoder.encode_queries`."""
-        known = self._vectors.setdefault("queries", {})
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        known.update(zip(new, self.encoder.encode_queries(new, progress), strict=True))
-        return np.stack([known[text] for text in texts])
+        return self._once("queries", texts, progress)
 
     def encode_documents(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
         """See :meth:`swift_embedding.encoding.TextEncoder.encode_documents`."""
-        known = self._vectors.setdefault("documents", {})
+        return self._once("documents", texts, progress)
+
+    def _once(self, side: str, texts: Sequence[str], progress: bool) -> np.ndarray:
+        known = self._vectors.setdefault(side, {})
+        encode = self.encoder.encode_queries if side == "queries" else self.encoder.encode_documents
         new = [text for text in dict.fromkeys(texts) if text not in known]
-        known.update(zip(new, self.encoder.encode_documents(new, progress), strict=True))
+        known.update(zip(new, encode(new, progress), strict=True))
         return np.stack([known[text] for text in texts])
 
     def document_chunks(self, texts: Sequence[str], progress: bool = False) -> Iterator[np.ndarray]:

@@ -258,14 +258,8 @@ def _vectors(
         bar = side if progress and len(texts) > cache.shard_items else None
         return cache.computed(texts, lambda part: encode(part, progress), key=f"{key} {side}", progress=bar)
 
-    sides = (
-        (encoder.query_prompt, encoder.query_max_length),
-        (
-            encoder.document_prompt,
-            encoder.document_max_length,
-        ),
-    )
-    if sides[0] != sides[1]:
+    as_query = (encoder.query_prompt, encoder.query_max_length)
+    if as_query != (encoder.document_prompt, encoder.document_max_length):
         return encoded("queries", problem.queries), encoded("documents", problem.documents)
     texts = dict.fromkeys([*problem.documents, *problem.queries])
     vectors = encoded("documents" if len(texts) == len(problem.documents) else "texts", list(texts))

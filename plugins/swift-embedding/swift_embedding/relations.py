@@ -99,9 +99,10 @@ def contrast_of(relations: Relations, joint: Relations, *, in_batch: bool) -> Co
     if not in_batch:
         negative &= own
         positive &= own
+    asked_once = _first_of_its_kind(joint.texts)  # [B']
     differ = relations.topics[:, None] != joint.topics[None]
-    reverse = ~known & (joint.texts[:, None] != documents) & _first_of_its_kind(joint.texts)[:, None]
-    return Contrast(positive, negative, own, reverse, differ & _first_of_its_kind(joint.texts))
+    reverse = ~known & (joint.texts[:, None] != documents) & asked_once[:, None]
+    return Contrast(positive, negative, own, reverse, differ & asked_once)
 
 
 def _known(joint: Relations, documents: Tensor) -> Tensor:

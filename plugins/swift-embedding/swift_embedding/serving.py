@@ -76,7 +76,7 @@ def respond(
     if asked.model not in (None, model):
         raise RequestError(f"model: there is no {asked.model!r} here, expected {model!r}", status=404)
     rows = _token_rows(_inputs(asked.input), asked, encoder)
-    skip = encoder.skip(_prompt(asked, encoder)) if _is_text(asked.input) else 0
+    skip = 0 if _of_tokens(asked.input) else encoder.skip(_prompt(asked, encoder))
     vectors = encoder.encode_token_ids(rows, skip)  # [N, D]
     if not np.isfinite(vectors).all():
         raise SwiftError("the model gives vectors that are not finite (NaN or infinite); serve another one")
@@ -203,10 +203,6 @@ def _token_rows(items: Inputs, asked: _Request, encoder: TextEncoder) -> list[li
     limit = encoder.max_length if limit == -1 else limit
     side = asked.truncation_side or encoder.tokenizer.truncation_side
     return [_cut_row(row, mask, limit, side) for row, mask in zip(rows, special, strict=True)]
-
-
-def _is_text(given: object) -> bool:
-    return isinstance(given, str) or (isinstance(given, list) and isinstance(given[0], str))
 
 
 def _prompt(asked: _Request, encoder: TextEncoder) -> str:
