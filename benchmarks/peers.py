@@ -7,9 +7,8 @@ code with the same options; what differs is tokenising, batching, the forward pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 import torch
@@ -24,43 +23,11 @@ from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from benchmarks.measure import RecordsLoss, Span, now
+from benchmarks.sides import Trained, loop_options
 from benchmarks.workload import Workload
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.preparation import Preparation, prepare_data
 from swift_core.runtime import Runtime
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The loss of each step, and the time spent on the data before training."""
-
-    losses: Sequence[float]
-    preparation: Span
-
-
-class Side(Protocol):
-    """One of the two: trains a fresh copy of the model on the rows of ``work``, in their order."""
-
-    name: str
-
-    def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
-        """Train for ``work.steps`` steps; what must be written goes into the empty ``folder``."""
-
-
-def _loop_options(work: Workload, folder: Path) -> dict[str, Any]:
-    return {
-        "output_dir": str(folder / "output"),
-        "max_steps": work.steps,
-        "per_device_train_batch_size": work.batch_size,
-        "learning_rate": work.learning_rate,
-        "lr_scheduler_type": "constant",
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": torch.accelerator.is_available(),
-        "seed": 42,
-    }
 
 
 class _PeerTrainer(RecordsLoss, SentenceTransformerTrainer):
@@ -82,7 +49,7 @@ class Peer:
         trainer = _PeerTrainer(
             model=model,
             args=SentenceTransformerTrainingArguments(
-                **_loop_options(work, folder), batch_sampler=_in_given_order
+                **loop_options(work, folder), batch_sampler=_in_given_order
             ),
             train_dataset=datasets.Dataset.from_list([_columns(row) for row in work.rows]),
             loss=MultipleNegativesRankingLoss(model, scale=1 / work.temperature),
@@ -117,7 +84,7 @@ class Swift:
         """See :class:`Side`."""
         args = TrainingArguments(
             "embedding",
-            **_loop_options(work, folder),
+            **loop_options(work, folder),
             model_name_or_path=str(work.model),
             max_length=work.max_length,
             temperature=work.temperature,

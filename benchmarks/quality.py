@@ -10,17 +10,15 @@ import argparse
 import contextlib
 import datetime
 import io
-import json
-import multiprocessing
 import os
 import random
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.holdout import hold_out
+from benchmarks.jobs import run_jobs
 from benchmarks.machine import begin, demo_model
 from benchmarks.quality_report import table
 from benchmarks.recipe import Recipe
@@ -67,17 +65,8 @@ def main(arguments: list[str]) -> int:
     parsed = _parser().parse_args(arguments)
     begin(_PACKAGES, parsed.threads)
     jobs = _jobs(parsed)
-    for job in jobs:
-        if _found(parsed.results, job) is None:
-            # A fresh process: no allocator, cache or random state is left from the last training.
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                result = pool.submit(_do, job).result()
-            with parsed.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result, ensure_ascii=False) + "\n")
-            print(_line(result), flush=True)
-    found = [_found(parsed.results, job) for job in jobs]
-    print("\n" + "\n".join(table([result for result in found if result is not None])))
+    found = run_jobs(jobs, _do, parsed.results, _line)
+    print("\n" + "\n".join(table(found)))
     return 0
 
 
@@ -181,16 +170,6 @@ def _do(job: Job) -> dict[str, Any]:
         result["metrics"] = evaluate(model, job.recipe, beir, split, folder)
         result["evaluation_wall_seconds"] = round((now() - began).wall, 1)
         return result
-
-
-def _found(results: Path, job: Job) -> dict[str, Any] | None:
-    """The line of the results that is this job's, if it is there."""
-    if not results.exists():
-        return None
-    lines: list[dict[str, Any]] = [
-        json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()
-    ]
-    return next((line for line in lines if job.key.items() <= line.items()), None)
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -9,11 +9,18 @@ from typing import Any
 Result = dict[str, Any]
 
 
-def table(results: Sequence[Result]) -> list[str]:
-    """Lines of a Markdown table: one row for the untrained model and one for each system."""
+_RETRIEVAL = ("nDCG@10", "MRR@10", "recall@10", "recall@100")
+
+
+def table(results: Sequence[Result], metrics: Sequence[str] = _RETRIEVAL) -> list[str]:
+    """Lines of a Markdown table: one row for the untrained model and one for each system.
+
+    Args:
+        metrics: what the metrics of the results are called, in their order.
+    """
     lines = [
-        "| | nDCG@10 | MRR@10 | recall@10 | recall@100 | training, CPU s | training, s |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| | {' | '.join(metrics)} | training, CPU s | training, s |",
+        f"| --- |{' ---: |' * (len(metrics) + 2)}",
     ]
     for system in ("untrained", "peer", "swift"):
         found = [result for result in results if result["system"] == system]

@@ -36,7 +36,7 @@ class Workload:
     batch_size: int
     max_length: int
     learning_rate: float
-    temperature: float
+    temperature: float = 1.0
 
     @property
     def negatives(self) -> int:

@@ -15,20 +15,25 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from unittest import mock
 
 import transformers
 
+from swift_cls import noise_command
+from swift_cls import objective as classification
+from swift_cls.options import ClassificationOptions
+from swift_cls.spec import SPEC as CLASSIFICATION
 from swift_core.arguments import WITHOUT_EFFECT
 from swift_core.cli import build_parser
 from swift_core.core_options import CORE_DEFAULTS, CoreOptions
 from swift_core.options import Option, options_of
-from swift_embedding.mine_command import build_parser as mine_parser
-from swift_embedding.objective import SUITED, USES
+from swift_core.spec import TaskSpec
+from swift_embedding import mine_command
+from swift_embedding import objective as embedding
 from swift_embedding.options import EmbeddingOptions
-from swift_embedding.spec import SPEC
+from swift_embedding.spec import SPEC as EMBEDDING
 
 DOCS = Path(__file__).parent
 _PART = re.compile(
@@ -76,10 +81,10 @@ def refused_table() -> str:
     )
 
 
-def layout_table() -> str:
-    """The layouts of the task type embedding."""
+def layout_table(spec: TaskSpec) -> str:
+    """The layouts of a task type."""
     rows = ["| layout | column | type | required | meaning |", "| --- | --- | --- | --- | --- |"]
-    for layout in SPEC.layouts:
+    for layout in spec.layouts:
         for place, column in enumerate(layout.columns):
             needed = "yes" if column.required else "no"
             name = layout.name if place == 0 else ""
@@ -89,14 +94,26 @@ def layout_table() -> str:
     return "\n".join(rows)
 
 
-def loss_table() -> str:
+def loss_table(suited: Mapping[str, str], uses: Mapping[str, frozenset[str]]) -> str:
     """What each loss learns from, and the options that it reads."""
-    kinds = {"answers": "queries and answers", "scored": "scored pairs", "labelled": "labelled texts"}
     rows = ["| `loss` | learns from | options |", "| --- | --- | --- |"]
-    for name, suited in SUITED.items():
-        options = ", ".join(f"`{option}`" for option in sorted(USES[name])) or "none"
-        rows.append(f"| `{name}` | {', '.join(kinds[kind] for kind in suited)} | {options} |")
+    for name, kinds in suited.items():
+        options = ", ".join(f"`{option}`" for option in sorted(uses[name])) or "none"
+        rows.append(f"| `{name}` | {kinds} | {options} |")
     return "\n".join(rows)
+
+
+def embedding_losses() -> str:
+    """The losses of the task type embedding."""
+    kinds = {"answers": "queries and answers", "scored": "scored pairs", "labelled": "labelled texts"}
+    suited = {name: ", ".join(kinds[kind] for kind in fitting) for name, fitting in embedding.SUITED.items()}
+    return loss_table(suited, embedding.USES)
+
+
+def classification_losses() -> str:
+    """The losses of the task type sequence-classification."""
+    suited = {name: f"`{problem}`" for name, problem in classification.SUITED.items()}
+    return loss_table(suited, classification.USES)
 
 
 def command_help(command: str | None = None) -> str:
@@ -111,24 +128,29 @@ def command_help(command: str | None = None) -> str:
     return f"```text\n{printed.getvalue().strip()}\n```"
 
 
-def mine_help() -> str:
-    """What ``swift mine --help`` prints."""
+def package_help(parser: argparse.ArgumentParser) -> str:
+    """What the command of a package prints with ``--help``."""
     with mock.patch.dict(os.environ, COLUMNS="100"):
-        return f"```text\n{mine_parser().format_help().strip()}\n```"
+        return f"```text\n{parser.format_help().strip()}\n```"
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "core-options": lambda: option_table(options_of(CoreOptions, "core").values()),
     "core-defaults": lambda: default_list(CORE_DEFAULTS.items()),
     "embedding-options": lambda: option_table(options_of(EmbeddingOptions, "task").values()),
-    "embedding-defaults": lambda: default_list(SPEC.defaults.items()),
-    "embedding-layouts": layout_table,
-    "embedding-losses": loss_table,
+    "embedding-defaults": lambda: default_list(EMBEDDING.defaults.items()),
+    "embedding-layouts": lambda: layout_table(EMBEDDING),
+    "embedding-losses": embedding_losses,
+    "classification-options": lambda: option_table(options_of(ClassificationOptions, "task").values()),
+    "classification-defaults": lambda: default_list(CLASSIFICATION.defaults.items()),
+    "classification-layouts": lambda: layout_table(CLASSIFICATION),
+    "classification-losses": classification_losses,
     "families": families,
     "trainer-options": trainer_names,
     "refused-options": refused_table,
     "help": command_help,
-    "help-mine": mine_help,
+    "help-mine": lambda: package_help(mine_command.build_parser()),
+    "help-label-noise": lambda: package_help(noise_command.build_parser()),
     **{f"help-{name}": lambda name=name: command_help(name) for name in COMMANDS},  # type: ignore[misc]
 }
 

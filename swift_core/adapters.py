@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +18,34 @@ if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
 
 
-def add_lora(model: PreTrainedModel, args: TrainingArguments) -> Any:
+def add_lora(
+    model: PreTrainedModel,
+    args: TrainingArguments,
+    task_type: str | None = None,
+    fresh: Collection[str] = (),
+) -> Any:
     """Wrap ``model`` with the LoRA adapter that the run's options describe (Hu et al. 2021).
 
     The adapter is keyed to the class that users load (no wrapper in between), so that plain peft applies it.
+    What lies outside the base model gets no LoRA matrices: it is trained in full and saved with the adapter.
+
+    Args:
+        task_type: what peft calls the task; None for a model without a head.
+        fresh: weights below the head that no file had (a pooler's, say) and that the head reads: who loads
+            the adapter would get others.
     """
     from peft import LoraConfig, get_peft_model
 
     core = args.core
+    heads = [] if task_type is None else [*head_modules(model), *_modules_of(fresh, model)]
     config = LoraConfig(
         r=core.lora_rank,
         lora_alpha=core.resolved_lora_alpha,
         lora_dropout=core.lora_dropout,
         target_modules=core.lora_target_modules,
+        task_type=task_type,
+        modules_to_save=heads or None,
+        exclude_modules=rf"({'|'.join(map(re.escape, heads))})(\..*)?" if heads else None,
     )
     # peft is content when one of several names fits.
     names = [f".{name}" for name, _ in model.named_modules()]
@@ -43,6 +58,20 @@ def add_lora(model: PreTrainedModel, args: TrainingArguments) -> Any:
             return get_peft_model(model, config)
     except (ValueError, re.error) as error:
         raise UserError(_unfit_targets(model, core.lora_target_modules)) from error
+
+
+def _modules_of(weights: Collection[str], model: PreTrainedModel) -> list[str]:
+    below = f"{model.base_model_prefix}."
+    return sorted({name.rpartition(".")[0] for name in weights if name.startswith(below)})
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Names of the modules with weights that lie beside the base model."""
+    return [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in module.parameters())
+    ]
 
 
 def _unfit_targets(model: PreTrainedModel, targets: str | list[str]) -> str:

@@ -115,7 +115,11 @@ class TrainingArguments:
         known = known_options(self.claim)
         faults = find_faults(given, known)
         faults.update(
-            {n: f"{n}: has no effect here: {WITHOUT_EFFECT[n]}" for n in given if n in WITHOUT_EFFECT}
+            {
+                n: f"{n}: has no effect here: {WITHOUT_EFFECT[n]}"
+                for n in given
+                if n in WITHOUT_EFFECT and known[n].group == "trainer"
+            }
         )
         values = {**CORE_DEFAULTS, **self.spec.defaults, **given}
         parts = {
@@ -256,7 +260,8 @@ def known_options(claim: Claim) -> dict[str, Option]:
         known[name] = dataclasses.replace(known[name], annotation=annotation)
     known.update(options_of(CoreOptions, "core"))
     own = task_options(claim, spec)
-    taken = sorted(own.keys() & known.keys())
+    # A task may give a meaning to what has none here.
+    taken = sorted(own.keys() & known.keys() - WITHOUT_EFFECT.keys())
     if taken:
         raise PluginError(
             f"package {claim.package} {claim.version}: its options {', '.join(taken)} have the names of "

@@ -58,9 +58,15 @@ def pack(
 
 @dataclass(frozen=True)
 class CountingCollator:
-    """Wraps a task's collator and says beside each batch how many items and tokens it holds."""
+    """Wraps a task's collator and says beside each batch how many items and tokens it holds.
+
+    Attributes:
+        collator: the task's own.
+        sharing: how many processes share the tokens of a batch; each counts its part.
+    """
 
     collator: Collator
+    sharing: int = 1
 
     def __call__(self, features: list[Mapping[str, Any]]) -> dict[str, Any]:
         """Return ``batch`` (the task's own), ``num_items`` and ``num_tokens`` (useful ones, no padding)."""
@@ -68,5 +74,5 @@ class CountingCollator:
         return {
             "batch": batch,
             "num_items": batch.get("num_items", len(features)),
-            "num_tokens": sum(row["length"] for row in features),
+            "num_tokens": sum(row["length"] for row in features) / self.sharing,
         }

@@ -135,11 +135,15 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
 
 def _batch_line(trainer: SwiftTrainer) -> str:
     args, budget = trainer.args, trainer.options.core.max_tokens_per_batch
-    spread = f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes), {args.device}"
+    sharing = trainer.options.core.sequence_parallel_size
+    readers = args.world_size // sharing
+    who = f"{readers} processes" if sharing == 1 else f"{readers} groups of {sharing} processes"
+    spread = f"{args.gradient_accumulation_steps} accumulated x {who}), {args.device}"
+    place = "device" if sharing == 1 else "group"
     if budget is not None:
-        return f"up to {budget:,} tokens (a device x {spread}"
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return f"{rows} rows a step ({args.per_device_train_batch_size} a device x {spread}"
+        return f"up to {budget:,} tokens (a {place} x {spread}"
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * readers
+    return f"{rows} rows a step ({args.per_device_train_batch_size} a {place} x {spread}"
 
 
 def _padding_lines(trainer: SwiftTrainer) -> list[str]:

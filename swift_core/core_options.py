@@ -37,6 +37,11 @@ class CoreOptions:
         help="Fill the training batches of a device up to so many tokens, with as many rows as fit; "
         "per_device_train_batch_size, where it is given too, is the largest number of rows.",
     )
+    sequence_parallel_size: Annotated[int, Gt(0)] = option(
+        1,
+        help="So many processes share the tokens of each training batch, for texts too long for one of them; "
+        "must divide the number of processes and that of the model's attention heads.",
+    )
 
     dataset: str | list[str] | None = option(
         None, help="Training data: jsonl, csv or parquet files (local or URL), a folder, or a hub id."
@@ -44,6 +49,10 @@ class CoreOptions:
     eval_dataset: str | list[str] | None = option(None, help="Evaluation data, in the same forms as dataset.")
     eval_split: Annotated[float, Gt(0), Lt(1)] | None = option(
         None, help="Share of the training rows to hold out for evaluation (drawn with seed)."
+    )
+    early_stopping_patience: Annotated[int, Gt(0)] | None = option(
+        None,
+        help="Stop after so many evaluations in a row without a better figure of metric_for_best_model.",
     )
     dataset_config: str | None = option(None, help="Configuration name of a hub data set.")
     dataset_split: str = option("train", help="Split of a hub data set or folder to train on.")

@@ -48,27 +48,35 @@ class Evaluation:
         metrics: every metric that the spec declares, and any further figures.
         tables: rows by table name, written as JSON lines into the run's folder
             (``evaluations/step-N/<table>.jsonl``).
+        pictures: PNG files by name, written beside the tables and shown in TensorBoard.
+        learned: the collator changed (a threshold was fitted, say), so what it saves beside the weights
+            of the run is written again.
     """
 
     metrics: Mapping[str, float]
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    learned: bool = False
 
 
 class Collator(Protocol):
     """What ``make_collator`` returns. It is pickled to DataLoader workers.
 
     More methods are called where a collator has them: ``save_pretrained(folder)`` writes beside saved
-    weights what a reload needs (the tokenizer, at least); ``check(data, args)`` looks, before a model
-    is built, at encoded training data as a whole and at files that options of the task name, and
-    ``check_evaluation(data)`` at evaluation data; both raise a ``UserError`` when they can't be used.
+    weights what a reload needs (the tokenizer, at least); ``fitted(train, evaluation, args)`` looks at
+    the checked rows of a run that trains, before any is encoded, and returns the collator to go on with
+    (one that knows the labels, say); ``check(data, args)`` looks, before a model is built, at encoded
+    training data as a whole and at files that options of the task name, and ``check_evaluation(data)``
+    at evaluation data; all raise a ``UserError`` when they can't be used.
     """
 
     def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """Turn one checked row into features (numbers and lists of numbers).
 
         Features carry ``length`` (tokens, for statistics and batching) and may carry ``truncated`` (how
-        many texts were cut), ``group`` (a number: rows of different groups never share a batch) and
-        ``mate`` (a string or None: rows with the same one come into a batch at least two at a time).
+        many texts were cut), ``group`` (a number: rows of different groups never share a batch),
+        ``mate`` (a string or None: rows with the same one come into a batch at least two at a time) and
+        ``weight`` (a number: an epoch draws rows with replacement, each as often as its weight says).
 
         Raises:
             ValueError: the row can't be used; the message starts with the column's name.
@@ -86,10 +94,13 @@ class TaskHooks:
     """The five hooks of a task type; exactly one package owns them in a run."""
 
     @hookspec(firstresult=True)
-    def make_model(self, args: TrainingArguments) -> nn.Module:  # type: ignore[empty-body]
+    def make_model(  # type: ignore[empty-body]
+        self, args: TrainingArguments, collator: Collator
+    ) -> nn.Module:
         """Build the model to train: base weights, head, LoRA (``swift_core.models`` helps).
 
         Called again with ``model_name_or_path`` set to a saved folder to reload what was trained.
+        ``collator`` has seen the training data, where there is any.
         """
 
     @hookspec(firstresult=True)

@@ -5,8 +5,9 @@ Remote code and pickled weights are loaded only when an option asks for them by 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,20 +65,39 @@ def load_tokenizer(args: TrainingArguments) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_backbone(args: TrainingArguments, auto_class: Any) -> PreTrainedModel | Any:
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What a task builds on top of a model.
+
+    Attributes:
+        config: the model's configuration with what the head needs (the number of labels, say).
+        prepare: called with the loaded model before it gets an adapter; returns it, perhaps changed.
+        task_type: what peft calls the task.
+    """
+
+    config: transformers.PreTrainedConfig
+    prepare: Callable[[PreTrainedModel], PreTrainedModel]
+    task_type: str
+
+
+def load_backbone(
+    args: TrainingArguments, auto_class: Any, head: Head | None = None
+) -> PreTrainedModel | Any:
     """Load the run's model through ``auto_class`` and give it a LoRA adapter when the run asks for one.
 
     A folder that holds an adapter is loaded onto its base model: it goes on training when ``use_lora`` is
-    set, and is merged into the weights when it is not.
+    set, and is merged into the weights when it is not. What lies outside the base model is the head: it may
+    start at random, is trained in full, and is saved beside the adapter.
 
     Raises:
         UserError: the weights are pickled and not asked for, or can't be loaded.
     """
     folder = resolve_model(args)
     if not is_adapter(folder):
-        model = _load_weights(folder, args, auto_class)
-        return add_lora(model, args) if args.core.use_lora else model
-    base = _load_weights(base_folder_of(folder, args), base_args_of(folder, args), auto_class)
+        model, fresh = _load_weights(folder, args, auto_class, head)
+        task_type = None if head is None else head.task_type
+        return add_lora(model, args, task_type, fresh) if args.core.use_lora else model
+    base, _ = _load_weights(base_folder_of(folder, args), base_args_of(folder, args), auto_class, head)
     adapted = _load_adapter(base, folder, args)
     # Loading an adapter freezes the weights below it.
     return adapted if args.core.use_lora else adapted.merge_and_unload().requires_grad_(True)
@@ -97,22 +117,29 @@ def _load_adapter(base: PreTrainedModel, folder: Path, args: TrainingArguments) 
             return PeftModel.from_pretrained(base, str(folder), is_trainable=args.core.use_lora)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"model_name_or_path: the adapter {folder} can't be loaded: {first_line(error)}"
+            f"model_name_or_path: the adapter {folder} can't be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
 
 
-def _load_weights(folder: Path, args: TrainingArguments, auto_class: Any) -> PreTrainedModel:
+def _load_weights(
+    folder: Path, args: TrainingArguments, auto_class: Any, head: Head | None
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and the names of its weights that no file had."""
     pickled = _refuse_pickle(folder, args)
+    # A head for other labels has other shapes; what is below it is looked at further down.
+    more = {} if head is None else {"config": head.config, "ignore_mismatched_sizes": True}
     try:
-        model, info = auto_class.from_pretrained(
-            folder,
-            dtype=getattr(torch, args.core.model_dtype),
-            attn_implementation=args.core.attn_implementation,
-            trust_remote_code=args.core.trust_remote_code,
-            use_safetensors=not pickled,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _without_load_report() if head is not None else nullcontext():
+            model, info = auto_class.from_pretrained(
+                folder,
+                **more,
+                dtype=getattr(torch, args.core.model_dtype),
+                attn_implementation=args.core.attn_implementation,
+                trust_remote_code=args.core.trust_remote_code,
+                use_safetensors=not pickled,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
         if isinstance(error, SafetensorError):
@@ -122,9 +149,12 @@ def _load_weights(folder: Path, args: TrainingArguments, auto_class: Any) -> Pre
         raise UserError(
             f"model_name_or_path: {args.core.model_name_or_path} can't be loaded: {reason}"
         ) from error
-    _refuse_random_weights(model, info["missing_keys"], args)
+    fresh = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+    _refuse_random_weights(model, fresh, args)
+    if head is not None:
+        model = head.prepare(model)
     set_state(model, FlatState(asked=args.core.attn_implementation))
-    return model  # type: ignore[no-any-return]
+    return model, fresh
 
 
 def _refuse_pickle(folder: Path, args: TrainingArguments) -> bool:
@@ -148,6 +178,17 @@ def _refuse_random_weights(model: PreTrainedModel, missing: Collection[str], arg
             f"config.json asks for ({', '.join(lost[:3])}), which would start at random; are files missing, "
             "or do the weights belong to another config.json?"
         )
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """That a head starts at random is what a task is for; what else is missing is refused."""
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(level)
 
 
 @contextmanager

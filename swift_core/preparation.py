@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from swift_core.data.dataset import TaskData, load_data, split_off
 from swift_core.data.encoding import encode_data
-from swift_core.errors import UserError, listed
+from swift_core.errors import UserError, did_you_mean, listed
 from swift_core.hookspecs import Collator
 from swift_core.runs.atomic import sha256_of
 from swift_core.runtime import Runtime
-from swift_core.sampling import has_rules
+from swift_core.sampling import is_planned, weights_of
 
 if TYPE_CHECKING:
     import datasets
+    import transformers
 
     from swift_core.arguments import TrainingArguments
 
@@ -50,8 +52,8 @@ def prepare_task(
 ) -> Preparation:
     """Load the hooks, check every row, tokenise once.
 
-    The data sets given win over those that the options name. Without ``check`` the task is not asked
-    whether it can train on them.
+    The data sets given win over those that the options name. Without ``check`` nothing is to be trained:
+    the task is not asked whether it can train on them, and its collator learns nothing from them.
 
     Raises:
         UserError: the plugin, the options or the data can't be used.
@@ -68,7 +70,9 @@ def prepare_task(
             "give one of them"
         )
     if train is not None and evaluation is None and args.core.eval_split is not None:
-        train, evaluation = split_off(train, args.core.eval_split, args.trainer.seed)
+        train, evaluation = split_off(train, args.core.eval_split, args.trainer.seed, args.spec.strata)
+    if check and train is not None and hasattr(collator, "fitted"):
+        collator = collator.fitted(train, evaluation, args)
     key = encoding_key(args, collator)
     train = _encode(train, args, collator, key) if train is not None else None
     evaluation = _encode(evaluation, args, collator, key) if evaluation is not None else None
@@ -92,8 +96,13 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
             f"eval_strategy: '{when.value}' needs evaluation data, found none; set eval_dataset or "
             "eval_split, or eval_strategy=no"
         )
-    planned = train.features is not None and has_rules(train.features)
-    if planned or args.core.max_tokens_per_batch is not None:
+    if args.core.early_stopping_patience is not None and when == IntervalStrategy.NO:
+        raise UserError(
+            "early_stopping_patience: counts the evaluations during training, found eval_strategy=no; set "
+            "eval_strategy to epoch or steps"
+        )
+    _check_heads(args)
+    if train.features is not None and is_planned(args, train.features):
         _check_plan(args, train, args.core.max_tokens_per_batch)
         return
     rows = loop.per_device_train_batch_size * loop.world_size
@@ -104,10 +113,52 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
         )
 
 
+def early_stopping(args: TrainingArguments) -> list[transformers.TrainerCallback]:
+    """The library's callback, where the run asks for it."""
+    from transformers import EarlyStoppingCallback
+
+    patience = args.core.early_stopping_patience
+    return [] if patience is None else [EarlyStoppingCallback(patience)]
+
+
+def check_best_metric(metrics: Mapping[str, float], loop: transformers.TrainingArguments) -> None:
+    """Refuse to look for the best model by a figure that an evaluation did not give, or could not define.
+
+    Raises:
+        UserError: ``metric_for_best_model`` is not among ``metrics``, or decides something and is NaN.
+    """
+    if loop.metric_for_best_model is None:
+        return
+    wanted = str(loop.metric_for_best_model).removeprefix("eval_")
+    if f"eval_{wanted}" not in metrics:
+        names = [name.removeprefix("eval_") for name in metrics]
+        raise UserError(
+            f"metric_for_best_model: the evaluation gave no '{wanted}'.{did_you_mean(wanted, names)} "
+            f"It gave {listed(names)}"
+        )
+    if loop.load_best_model_at_end and math.isnan(metrics[f"eval_{wanted}"]):
+        raise UserError(
+            f"metric_for_best_model: the evaluation data does not define '{wanted}' (it may lack a label), "
+            "so that no model would be the best; choose another metric, or other evaluation data"
+        )
+
+
+def _check_heads(args: TrainingArguments) -> None:
+    if args.core.sequence_parallel_size > 1 and args.core.model_name_or_path is not None:
+        from swift_core.flat.sequence import heads_fault
+        from swift_core.model_folders import load_config
+
+        fault = heads_fault(load_config(args), args.core.sequence_parallel_size)
+        if fault:
+            raise UserError(fault)
+
+
 def _check_plan(args: TrainingArguments, train: TaskData, budget: int | None) -> None:
     """Refuse options that would decide otherwise which rows make a batch."""
     faults = []
     decides = "the task's rules for batches" if budget is None else "max_tokens_per_batch"
+    if budget is None and args.core.sequence_parallel_size > 1:
+        decides = "sequence_parallel_size"
     if budget is not None and train.stats is not None and train.stats.longest > budget:
         faults.append(
             f"max_tokens_per_batch: the longest row has {train.stats.longest:,} tokens, expected at least "
@@ -118,6 +169,10 @@ def _check_plan(args: TrainingArguments, train: TaskData, budget: int | None) ->
         faults.append(
             f"train_sampling_strategy: '{strategy}' and {decides} both decide which rows make a batch; "
             "leave it out (max_tokens_per_batch brings rows of similar length together)"
+        )
+    if strategy == "sequential" and train.features is not None and weights_of(train.features):
+        faults.append(
+            "train_sampling_strategy: rows that are drawn by weight have no order; leave one of them out"
         )
     if args.trainer.dataloader_drop_last:
         faults.append(

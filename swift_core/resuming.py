@@ -1,4 +1,4 @@
-"""Going on with a run: from which checkpoint, and only as the run that it was."""
+"""Beginning a run, and going on with one: from which checkpoint, and only as the run that it was."""
 
 from __future__ import annotations
 
@@ -105,3 +105,16 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
     ]
     if faults:
         raise UserError(*faults)
+
+
+def new_run(args: TrainingArguments) -> Run:
+    """Make the folder and the record of a new run."""
+    packages = ["swift-core", args.claim.package, "torch", "transformers", "accelerate", "peft", "datasets"]
+    return Run.create(
+        args.output_folder,
+        label=args.task_type,
+        task_type=args.claim.qualified_name,
+        run_name=args.trainer.run_name,
+        options=args.given,
+        packages=packages,
+    )

@@ -78,11 +78,11 @@ class Runtime:
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"{who}: {' '.join(str(error).split())}") from error
 
-    def make_model(self, *, args: TrainingArguments) -> nn.Module:
+    def make_model(self, *, args: TrainingArguments, collator: Collator) -> nn.Module:
         """Call the hook; see :class:`swift_core.hookspecs.TaskHooks`."""
         from torch import nn
 
-        model = self._manager.hook.make_model(args=args)
+        model = self._manager.hook.make_model(args=args, collator=collator)
         return self._checked("make_model", model, nn.Module)  # type: ignore[no-any-return]
 
     def make_collator(self, *, args: TrainingArguments) -> Collator:

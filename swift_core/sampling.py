@@ -15,6 +15,7 @@ from transformers.trainer_utils import seed_worker
 if TYPE_CHECKING:
     import datasets
 
+    from swift_core.arguments import TrainingArguments
     from swift_core.trainer import SwiftTrainer
 
 _BATCHES_IN_WINDOW = 32
@@ -23,11 +24,11 @@ _BATCHES_IN_WINDOW = 32
 class PlannedBatches(Sampler[list[int]]):
     """Batches with rules, different in each epoch, the same with the same seed.
 
-    Rows are shuffled. With ``max_tokens``, rows within a window of some 32 batches are then sorted by length
-    and cut into batches, and these are shuffled again: so rows of a batch are of similar length, and which
-    rows meet is still a matter of chance. A batch holds rows of one group only. All epochs and all processes
-    have the same number of batches; those of one step are of one group, and alike in tokens, so that
-    processes wait little for each other.
+    Rows are shuffled, or drawn with replacement where they have weights. With ``max_tokens``, rows within a
+    window of some 32 batches are then sorted by length and cut into batches, and these are shuffled again: so
+    rows of a batch are of similar length, and which rows meet is still a matter of chance. A batch holds
+    rows of one group only. All epochs and all processes have the same number of batches; those of one step
+    are of one group, and alike in tokens, so that processes wait little for each other.
 
     Attributes:
         epoch: set by the training loop through :meth:`set_epoch`.
@@ -41,6 +42,7 @@ class PlannedBatches(Sampler[list[int]]):
         max_rows: int | None = None,
         groups: Sequence[int] | None = None,
         mates: Sequence[str | None] | None = None,
+        weights: Sequence[float] | None = None,
         seed: int = 0,
         epochs: int = 1,
         shuffle: bool = True,
@@ -55,6 +57,7 @@ class PlannedBatches(Sampler[list[int]]):
             max_rows: rows of a batch at most.
             groups: rows of different groups are never in one batch; None where all are of one.
             mates: rows with the same mate are put into a batch at least two at a time, where there are two.
+            weights: how often each row is drawn, up to a factor; None for once each.
             seed: of the order.
             epochs: how many will be asked for.
             shuffle: False to keep the order of the rows.
@@ -66,6 +69,7 @@ class PlannedBatches(Sampler[list[int]]):
         self._max_rows = max_rows or len(lengths)
         self._groups = _members(groups or [0] * len(self._lengths))
         self._mates = mates
+        self._weights = None if weights is None else np.asarray(weights, dtype=np.float64)
         self._seed, self._shuffle = seed, shuffle
         self._rank, self._processes = rank, processes
         self.epoch = 0
@@ -104,10 +108,17 @@ class PlannedBatches(Sampler[list[int]]):
             if not self._shuffle:
                 cuts.append(self._packed(self._units(rows.tolist())))
                 continue
-            order = rows.copy()
-            draw.shuffle(order)
+            order = self._drawn(rows, draw)
             cuts.append(self._cut_group(self._units(order.tolist())))
         return cuts
+
+    def _drawn(self, rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        if self._weights is None:
+            order = rows.copy()
+            draw.shuffle(order)
+            return order
+        weights = self._weights[rows]
+        return draw.choice(rows, size=len(rows), p=weights / weights.sum())
 
     def _units(self, rows: Sequence[int]) -> list[list[int]]:
         """What is kept together: single rows, or two rows with the same mate."""
@@ -191,14 +202,26 @@ def _filled(batches: list[list[int]], wanted: int) -> list[list[int]]:
 def has_rules(features: datasets.Dataset) -> bool:
     """Whether a task says which rows may share a batch: see :class:`swift_core.hookspecs.Collator`."""
     names = features.column_names
-    return ("group" in names and len(features.unique("group")) > 1) or (
-        "mate" in names and any(mate is not None for mate in features.unique("mate"))
-    )
+    if "group" in names and len(features.unique("group")) > 1:
+        return True
+    rules = [name for name in ("mate", "weight") if name in names]
+    return any(value is not None for name in rules for value in features.unique(name))
+
+
+def is_planned(args: TrainingArguments, features: datasets.Dataset) -> bool:
+    """Whether our own sampler makes the batches of a run, and not the library's."""
+    core = args.core
+    return core.max_tokens_per_batch is not None or core.sequence_parallel_size > 1 or has_rules(features)
 
 
 def planned_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: int | None) -> DataLoader[Any]:
-    """The training batches of this process: by the rules of the task, at most ``budget`` tokens each."""
+    """The training batches of this process: by the rules of the task, at most ``budget`` tokens each.
+
+    Processes that share tokens get the same batches.
+    """
     args, options = trainer.args, trainer.options
+    sharing = options.core.sequence_parallel_size
+    place = args.process_index // sharing
     rows: int | None = args.per_device_train_batch_size
     if budget is not None and "per_device_train_batch_size" not in options.given:
         rows = None
@@ -210,12 +233,13 @@ def planned_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: in
         max_rows=rows,
         groups=features["group"] if "group" in names else None,
         mates=mates,
+        weights=weights_of(features),
         seed=args.seed if args.data_seed is None else args.data_seed,
         # Batches of so many rows are equally many in each epoch, unless mates stay together.
         epochs=1 if budget is None and mates is None else _epochs(trainer, features, budget, rows),
         shuffle=str(args.train_sampling_strategy) != "sequential",
-        rank=args.process_index,
-        processes=args.world_size,
+        rank=place,
+        processes=args.world_size // sharing,
     )
     workers = args.dataloader_num_workers
     loader: DataLoader[Any] = DataLoader(
@@ -228,7 +252,7 @@ def planned_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: in
         prefetch_factor=args.dataloader_prefetch_factor,
         multiprocessing_context=args.dataloader_multiprocessing_context,
         in_order=args.dataloader_in_order,
-        worker_init_fn=partial(seed_worker, num_workers=workers, rank=args.process_index),
+        worker_init_fn=partial(seed_worker, num_workers=workers, rank=place),
     )
     # The sampler gives each process its own batches; accelerate only moves them to the device.
     return prepare_data_loader(  # type: ignore[no-any-return]
@@ -236,12 +260,19 @@ def planned_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: in
     )
 
 
+def weights_of(features: datasets.Dataset) -> list[float] | None:
+    """How often each row is drawn; None where a task does not say it."""
+    weights: list[float | None] = list(features["weight"]) if "weight" in features.column_names else [None]
+    return None if None in weights else [weight for weight in weights if weight is not None]
+
+
 def _epochs(trainer: SwiftTrainer, features: datasets.Dataset, budget: int | None, rows: int | None) -> int:
     """How many epochs the training may last; a few too many do no harm."""
     args = trainer.args
     if args.max_steps <= 0:
         return math.ceil(args.num_train_epochs)
-    batches: int = args.max_steps * args.gradient_accumulation_steps * args.world_size
+    readers = args.world_size // trainer.options.core.sequence_parallel_size
+    batches: int = args.max_steps * args.gradient_accumulation_steps * readers
     tokens = int(np.sum(features["length"]))
     fewest = max(1, tokens // budget if budget else 0, len(features) // rows if rows else 0)
     return math.ceil(batches / fewest) + 1

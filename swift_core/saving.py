@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from swift_core.errors import SwiftError, UserError
 from swift_core.flat.check import run_alike
 from swift_core.model_folders import is_adapter, resolve_model
 from swift_core.models import without_progress_bars
-from swift_core.runs.atomic import write_text
+from swift_core.runs.atomic import TEMPORARY, write_text
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
@@ -25,6 +26,25 @@ if TYPE_CHECKING:
 
 _PROBE_ROWS = 4
 _TOLERANCE = 1e-4
+
+
+def refresh_collator_files(collator: Collator, run_folder: Path, step: int) -> None:
+    """Write again what ``collator`` saves beside the weights of ``step``: the checkpoint's and the model's.
+
+    Only files that changed are replaced, each as a whole. Where no weights were saved yet nothing happens.
+    """
+    for folder in (run_folder / f"checkpoint-{step}", run_folder / "model"):
+        if folder.is_dir():
+            _refresh(collator, folder)
+
+
+def _refresh(collator: Collator, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY) as staged:
+        CollatorFiles(collator).save_pretrained(staged)
+        for new in sorted(path for path in Path(staged).rglob("*") if path.is_file()):
+            old = folder / new.relative_to(staged)
+            if not old.exists() or old.read_bytes() != new.read_bytes():
+                new.replace(old)
 
 
 class CollatorFiles:
@@ -75,14 +95,14 @@ def args_for(folder: Path, args: TrainingArguments) -> TrainingArguments:
     return args.with_model(str(folder)) if configured else args
 
 
-def reload_model(folder: Path, runtime: Runtime, args: TrainingArguments) -> nn.Module:
+def reload_model(folder: Path, runtime: Runtime, collator: Collator, args: TrainingArguments) -> nn.Module:
     """Build the model that was saved in ``folder``, by ``args`` or by those of :func:`args_for`.
 
     Raises:
         SwiftError: weights are missing from the folder, or the folder holds others.
     """
     own = args_for(folder, args)
-    model = runtime.make_model(args=own)
+    model = runtime.make_model(args=own, collator=collator)
     if own is not args:
         return model
     try:
@@ -106,7 +126,7 @@ def check_reload(
         SwiftError: they differ.
     """
     with without_progress_bars():
-        copy = reload_model(folder, runtime, args).eval()
+        copy = reload_model(folder, runtime, collator, args).eval()
     run_alike(copy, model)
     _compare_weights(folder, model, copy)
     if data is None or data.features is None:
@@ -146,4 +166,9 @@ def _compare_weights(folder: Path, model: nn.Module, copy: nn.Module) -> None:
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
+    # peft keeps what a head was before it trained a copy of it; nobody reads that, and it is not saved.
+    return {
+        name: parameter.detach().cpu()
+        for name, parameter in model.named_parameters()
+        if ".original_module." not in name
+    }

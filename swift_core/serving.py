@@ -8,11 +8,20 @@ the same module, stands ``load(folder)``, which makes ``loaded`` of a folder tha
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swift_core.errors import SwiftError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _MOST_FAULTS = 20
+_EXPECTED = "a text, a list of texts, a list of token ids, or a list of such lists"
+_EXPECTED_PAIRS = "a text, a list of texts or of pairs of texts, a list of token ids, or a list of such lists"
 
 
 class RequestError(SwiftError):
@@ -43,3 +52,178 @@ class RequestError(SwiftError):
                 "code": self.status,
             }
         }
+
+
+class TextRequest(BaseModel):
+    """The fields about texts that every task reads; a client's further ones are left alone, as others do."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    input: Any
+    model: str | None = None
+    user: str | None = None
+    truncate_prompt_tokens: Annotated[int, Ge(-1)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    add_special_tokens: bool = True
+
+
+RequestType = TypeVar("RequestType", bound=TextRequest)
+
+
+def parse_request(
+    request: Mapping[str, Any],
+    kind: type[RequestType],
+    *,
+    model: str,
+    input_faults: Callable[[Any], Sequence[str]],
+    limit_faults: Callable[[RequestType], Sequence[str]],
+) -> RequestType:
+    """The checked fields of a request.
+
+    Args:
+        request: the body, as a JSON parser gives it.
+        model: the name that the model is served under.
+        input_faults: what is wrong with the value of ``input``.
+        limit_faults: what is wrong with the other fields, each of its type.
+
+    Raises:
+        RequestError: another model is asked for (404); anything else is wrong (422: all faults).
+    """
+    if not isinstance(request, Mapping):
+        raise RequestError(f"body: expected a JSON object, found {shown(request)}")
+    faults = list(input_faults(request["input"])) if "input" in request else []
+    try:
+        asked = kind.model_validate(dict(request))
+    except ValidationError as error:
+        wrong = {entry["loc"][0]: _fault_of(entry) for entry in error.errors()}
+        faults += wrong.values()
+        # What else is wrong is looked for as if these fields were not there.
+        rest = {name: value for name, value in request.items() if name not in wrong}
+        asked = kind.model_validate({"input": None, **rest})
+    faults += limit_faults(asked)
+    if faults:
+        raise RequestError(*faults)
+    if asked.model not in (None, model):
+        raise RequestError(f"model: there is no {asked.model!r} here, expected {model!r}", status=404)
+    return asked
+
+
+def _fault_of(entry: Any) -> str:
+    field = str(entry["loc"][0])
+    if entry["type"] == "missing":
+        return f"{field}: expected {_EXPECTED}, found nothing"
+    return f"{field}: {entry['msg'][:1].lower()}{entry['msg'][1:]}, found {shown(entry['input'])}"
+
+
+def inputs_of(value: Any) -> list[Any]:
+    """The inputs of a request that holds one or several."""
+    single = isinstance(value, str) or all(_is_number(part) for part in value)
+    return [value] if single else value
+
+
+def input_faults(value: Any, *, vocabulary: int, pairs: bool = False) -> list[str]:
+    """What is wrong with the value of ``input``, each fault with its place.
+
+    Args:
+        vocabulary: token ids that the model has a row for.
+        pairs: whether two texts in a list are one input.
+    """
+    if not isinstance(value, str | list) or value == []:
+        expected = _EXPECTED_PAIRS if pairs else _EXPECTED
+        return [f"input: expected {expected}, found {shown(value)}"]
+    items = inputs_of(value)
+    kinds = {isinstance(item, list) and not (pairs and is_pair(item)) for item in items}
+    if kinds == {True, False} and all(isinstance(item, str | list) for item in items):
+        return ["input: expected texts or lists of token ids, found both; send them in two requests"]
+    places = ["input"] if items is not value else [f"input[{index}]" for index in range(len(items))]
+    found = []
+    for place, item in zip(places, items, strict=True):
+        if pairs and is_pair(item):
+            found += [_item_fault(f"{place}[{n}]", text, vocabulary) for n, text in enumerate(item)]
+        else:
+            found.append(_item_fault(place, item, vocabulary))
+    return [fault for fault in found if fault is not None]
+
+
+def _item_fault(place: str, item: Any, vocabulary: int) -> str | None:
+    if isinstance(item, str):
+        if not item.strip():
+            return f"{place}: expected a text with a visible character, found {shown(item)}"
+        try:
+            item.encode()
+        except UnicodeEncodeError as error:
+            return f"{place}: expected Unicode text, found half a surrogate pair at {error.start}"
+        return None
+    if not isinstance(item, list):
+        return f"{place}: expected a text or a list of token ids, found {shown(item)}"
+    if not item:
+        return f"{place}: expected at least one token id, found an empty list"
+    # An id that the model has no row for would end the whole process on a GPU.
+    wrong = (n for n, token in enumerate(item) if not _is_number(token) or not 0 <= token < vocabulary)
+    bad = next(wrong, None)
+    if bad is None:
+        return None
+    return f"{place}[{bad}]: expected a token id from 0 to {vocabulary - 1}, found {shown(item[bad])}"
+
+
+def truncation_faults(asked: TextRequest, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
+    """Whether texts can be cut as short as asked for."""
+    limit = asked.truncate_prompt_tokens
+    items = inputs_of(asked.input) if isinstance(asked.input, str | list) else []
+    adds = asked.add_special_tokens and not is_of_tokens(asked.input)
+    special = tokenizer.num_special_tokens_to_add(pair=any(map(is_pair, items))) if adds else 0
+    if limit is None or limit == -1 or special < limit <= max_length:
+        return []
+    return [
+        f"truncate_prompt_tokens: expected -1, or {special + 1} to {max_length} tokens (special "
+        f"ones included), found {limit}"
+    ]
+
+
+def refuse_long(lengths: Sequence[int], limit: int) -> None:
+    """Refuse inputs of more than ``limit`` tokens.
+
+    Raises:
+        RequestError: there are any (413).
+    """
+    faults = [
+        f"input[{n}]: expected at most {limit} tokens, found {length}; shorten it, or set "
+        "truncate_prompt_tokens to -1 to have it cut"
+        for n, length in enumerate(lengths)
+        if length > limit
+    ]
+    if faults:
+        raise RequestError(*faults, status=413)
+
+
+def cut_row(ids: list[int], special: Sequence[int], limit: int, side: str) -> list[int]:
+    """At most ``limit`` of ``ids``; the special ones at either end stay."""
+    if len(ids) <= limit:
+        return ids
+    start = next((n for n, flag in enumerate(special) if not flag), len(ids))
+    end = len(ids) - next((n for n, flag in enumerate(reversed(special)) if not flag), 0)
+    room = limit - start - (len(ids) - end)
+    kept = ids[start : start + room] if side == "right" else ids[end - room : end]
+    return [*ids[:start], *kept, *ids[end:]]
+
+
+def is_of_tokens(value: Any) -> bool:
+    """Whether ``input`` holds token ids, in one list or several."""
+    if not isinstance(value, list) or not value or isinstance(value[0], str):
+        return False
+    return not is_pair(value[0])
+
+
+def is_pair(item: Any) -> bool:
+    """Whether one of the inputs is two texts."""
+    return isinstance(item, list) and len(item) == 2 and all(isinstance(text, str) for text in item)
+
+
+def shown(value: Any) -> str:
+    """A value in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

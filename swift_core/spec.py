@@ -125,6 +125,7 @@ class TaskSpec:
         layouts: the forms that rows may have, the first that fits is taken; none: rows have ``columns``.
         folders: the forms that folders of data may have, beside those that every task reads.
         implementation: dotted path of the module (or ``module:object``) with the five hooks.
+        strata: column whose values ``eval_split`` gives their share in both parts (stratified sampling).
         options: dotted path ``module:Class`` of a dataclass with the task's own options; its module must
             not import torch.
         metrics: what ``evaluate`` returns; exactly one of each group is primary.
@@ -146,6 +147,7 @@ class TaskSpec:
     implementation: str
     layouts: tuple[Layout, ...] = ()
     folders: tuple[FolderLayout, ...] = ()
+    strata: str | None = None
     options: str | None = None
     metrics: tuple[Metric, ...] = ()
     exports: tuple[ExportFormat, ...] = ()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import transformers
 from accelerate.utils import DistributedType
 
 from swift_core.errors import UserError
+
+if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
 
 
 def use_one_gpu_per_process(args: transformers.TrainingArguments) -> None:
@@ -17,6 +22,30 @@ def use_one_gpu_per_process(args: transformers.TrainingArguments) -> None:
             f"{torch.cuda.device_count()} GPUs are visible and one is used; start with "
             "`accelerate launch --multi_gpu -m swift_core train ...` to use all"
         )
+
+
+def check_sharing(args: TrainingArguments) -> None:
+    """Refuse to share tokens among processes that are not there, or in a way that nobody has tested.
+
+    Raises:
+        UserError: the number of processes is no multiple of ``sequence_parallel_size``, or weights are to be
+            shared out as well.
+    """
+    size, processes = args.core.sequence_parallel_size, args.trainer.world_size
+    if size == 1:
+        return
+    faults = [
+        f"sequence_parallel_size: together with {option} it is untested and refused; leave one of them out"
+        for option in ("fsdp", "deepspeed")
+        if getattr(args.trainer, option)
+    ]
+    if processes % size:
+        faults.append(
+            f"sequence_parallel_size: expected a number of processes that {size} divides, found {processes}; "
+            f"start with `accelerate launch --num_processes {size} -m swift_core train ...`, or set it to 1"
+        )
+    if faults:
+        raise UserError(*faults)
 
 
 def check_strategy(args: transformers.TrainingArguments, found: DistributedType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -54,6 +55,12 @@ class RunRecorder:
             self._attempt(_EVENTS, self._writer.close)
         self._writer = None
 
+    def show(self, step: int, pictures: Mapping[str, bytes]) -> None:
+        """Put PNG files into TensorBoard's tab of images."""
+        writer = self._writer
+        if writer is not None and pictures:
+            self._attempt(_EVENTS, lambda: _write_pictures(writer, step, pictures))
+
     def _attempt(self, sink: str, write: Callable[[], None]) -> None:
         if sink in self._lost:
             return
@@ -95,6 +102,18 @@ def scalar_tag(name: str) -> str:
     if name.startswith("eval_"):
         return "eval/" + name.removeprefix("eval_")
     return f"train/{name}"
+
+
+def _write_pictures(writer: SummaryWriter, step: int, pictures: Mapping[str, bytes]) -> None:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    for name, png in pictures.items():
+        # The head of a PNG file: 8 bytes signature, 8 of the first chunk, then width and height.
+        width, height = struct.unpack(">II", png[16:24])
+        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+        value = Summary.Value(tag=f"eval/{name}", image=image)
+        writer._get_file_writer().add_summary(Summary(value=[value]), step)  # type: ignore[no-untyped-call]
+    writer.flush()
 
 
 def _describe(writer: SummaryWriter, run: Run) -> None:

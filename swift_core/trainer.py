@@ -20,26 +20,36 @@ from transformers.trainer_utils import SaveStrategy
 from swift_core.arguments import TrainingArguments
 from swift_core.batching import CountingCollator
 from swift_core.console import ConsoleCallback, Throughput
-from swift_core.errors import SwiftError, UserError, did_you_mean, listed
+from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults, write_export
 from swift_core.flat.data import padding_cost, settle_on_data
+from swift_core.flat.sequence import share_tokens
+from swift_core.hookspecs import Evaluation
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.models import without_progress_bars
 from swift_core.modes import evaluating
-from swift_core.preparation import DataInput, Preparation, prepare_data, prepare_task
-from swift_core.resuming import checkpoint_to_resume, refuse_other_run
+from swift_core.preparation import (
+    DataInput,
+    Preparation,
+    check_best_metric,
+    early_stopping,
+    prepare_data,
+    prepare_task,
+)
+from swift_core.resuming import checkpoint_to_resume, new_run, refuse_other_run
 from swift_core.runs.atomic import TEMPORARY, swap_folder
-from swift_core.runs.record import Run
+from swift_core.runs.record import Run, keep_evaluation
 from swift_core.runs.redact import redacted
-from swift_core.sampling import has_rules, planned_loader
+from swift_core.sampling import is_planned, planned_loader
 from swift_core.saving import (
     CollatorFiles,
     check_reload,
     finish_saved_folder,
+    refresh_collator_files,
     refuse_to_replace,
     reload_model,
 )
-from swift_core.strategy import check_strategy, use_one_gpu_per_process
+from swift_core.strategy import check_sharing, check_strategy, use_one_gpu_per_process
 from swift_core.tracking import RunRecorder
 
 if TYPE_CHECKING:
@@ -92,10 +102,15 @@ class SwiftTrainer(transformers.Trainer):
         self.throughput = Throughput()
         self.cost_of_padding: float | None = None
         self._loss_metrics: dict[str, list[Any]] = {}
+        if run is None and self.train_data is not None:
+            check_sharing(args)
         use_one_gpu_per_process(args.trainer)
         # The library sets the seed when it starts, which is after heads and adapters got their first values.
         transformers.set_seed(args.trainer.seed)
-        model = reload_model(run.model, self.runtime, args) if run else self.runtime.make_model(args=args)
+        if run is None:
+            model = self.runtime.make_model(args=args, collator=self.collator)
+        else:
+            model = reload_model(run.model, self.runtime, self.collator, args)
         self._start_library(model, args.in_folder(run.folder if run else args.output_folder), callbacks)
         if run is not None:
             self.state.global_step = int(run.record["metrics"].get("train_steps") or 0)
@@ -107,12 +122,12 @@ class SwiftTrainer(transformers.Trainer):
             super().__init__(
                 model=model,
                 args=args.trainer,
-                data_collator=CountingCollator(self.collator),
+                data_collator=CountingCollator(self.collator, args.core.sequence_parallel_size),
                 train_dataset=self.train_data and self.train_data.features,
                 # Only says that there is something to evaluate; evaluate() below looks at the data.
                 eval_dataset=() if self._has_evaluation else None,
                 processing_class=CollatorFiles(self.collator),  # type: ignore[arg-type]
-                callbacks=[*callbacks, self.throughput, ConsoleCallback(self)],
+                callbacks=[*callbacks, *early_stopping(args), self.throughput, ConsoleCallback(self)],
             )
         except ValueError as error:
             raise UserError(" ".join(str(error).split())) from error
@@ -159,15 +174,21 @@ class SwiftTrainer(transformers.Trainer):
         """Look on a real batch, the same on all processes, how the model can be run without padding."""
         with self.compute_loss_context_manager():
             settle_on_data(self.network, self.train_data, self.collator)
+        share_tokens(self.network, self.options.core.sequence_parallel_size)
         if self.train_data is not None and self.is_world_process_zero():
             self.cost_of_padding = padding_cost(self.train_data, self.collator, self.options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """As the library makes it, or with batches up to ``max_tokens_per_batch`` or by the task's rules."""
-        budget, data = self.options.core.max_tokens_per_batch, self.train_data
-        if data is None or data.features is None or (budget is None and not has_rules(data.features)):
+        """As the library makes it, or as our options or the task's rules want it."""
+        data = self.train_data
+        if data is None or data.features is None or not is_planned(self.options, data.features):
             return super().get_train_dataloader()
-        return planned_loader(self, data.features, budget)
+        return planned_loader(self, data.features, self.options.core.max_tokens_per_batch)
+
+    def get_total_train_batch_size(self, args: transformers.TrainingArguments) -> int:
+        """As the library counts the rows of a step, each once."""
+        rows = super().get_total_train_batch_size(args)
+        return int(rows // self.options.core.sequence_parallel_size)
 
     @contextmanager
     def recorded(self, checkpoint: Path | None = None) -> Iterator[None]:
@@ -236,7 +257,8 @@ class SwiftTrainer(transformers.Trainer):
     ) -> Any:
         """The task's loss, weighed by this batch's share of the items of the global batch.
 
-        The sum over micro-batches, averaged over processes, is then the mean over all items.
+        The sum over micro-batches, averaged over processes, is then the mean over all items. Processes that
+        share a batch count its items once each, above and below the line, and average one and the same loss.
         """
         output = self.runtime.compute_loss(
             model=model, batch=inputs["batch"], collator=self.collator, args=self.options
@@ -309,7 +331,7 @@ class SwiftTrainer(transformers.Trainer):
         data = self.eval_data
         # The library passes the tuple back that stands for the run's own data.
         if eval_dataset is not None and not isinstance(eval_dataset, tuple):
-            data = prepare_data(eval_dataset, "eval", self.options, self.collator)
+            data = prepare_data(eval_dataset, "test", self.options, self.collator)
         if data is None and not self.options.evaluates:
             raise UserError("eval_dataset: expected evaluation data (or an option that names it), found none")
         started = time.perf_counter()
@@ -319,7 +341,7 @@ class SwiftTrainer(transformers.Trainer):
             )
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in evaluation.metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 3)
-        self._write_tables(evaluation.tables)
+        self._keep(evaluation, own=data is self.eval_data)
         self._choose_best_metric(metrics)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -331,15 +353,8 @@ class SwiftTrainer(transformers.Trainer):
             self.run.update(metrics=metrics)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        try:
-            return super()._determine_best_metric(metrics, trial)
-        except KeyError as error:
-            names = [name.removeprefix("eval_") for name in metrics]
-            wanted = str(self.args.metric_for_best_model)
-            raise UserError(
-                f"metric_for_best_model: the evaluation gave no '{wanted}'.{did_you_mean(wanted, names)} "
-                f"It gave {listed(names)}"
-            ) from error
+        check_best_metric(metrics, self.args)
+        return super()._determine_best_metric(metrics, trial)
 
     def _choose_best_metric(self, metrics: Mapping[str, float]) -> None:
         """Where the run's data gives metrics of another group than the first, that group's primary picks."""
@@ -360,10 +375,14 @@ class SwiftTrainer(transformers.Trainer):
         with evaluating(self.network), torch.random.fork_rng():
             yield self.network
 
-    def _write_tables(self, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        if self.run is not None:
-            for name, rows in tables.items():
-                self.run.write_table(self.state.global_step, name, rows)
+    def _keep(self, evaluation: Evaluation, *, own: bool) -> None:
+        if self.run is None:
+            return
+        keep_evaluation(evaluation, self.run, self.state.global_step)
+        if self._recording:
+            self._recorder.show(self.state.global_step, evaluation.pictures)
+            if evaluation.learned and own:
+                refresh_collator_files(self.collator, self.run.folder, self.state.global_step)
 
     def _maybe_log_save_evaluate(
         self, tr_loss: Any, grad_norm: Any, model: Any, *rest: Any, **named: Any
@@ -473,16 +492,3 @@ class SwiftTrainer(transformers.Trainer):
             write_export(target, format, self)
         self.accelerator.wait_for_everyone()
         return target
-
-
-def new_run(args: TrainingArguments) -> Run:
-    """Make the folder and the record of a new run."""
-    packages = ["swift-core", args.claim.package, "torch", "transformers", "accelerate", "peft", "datasets"]
-    return Run.create(
-        args.output_folder,
-        label=args.task_type,
-        task_type=args.claim.qualified_name,
-        run_name=args.trainer.run_name,
-        options=args.given,
-        packages=packages,
-    )

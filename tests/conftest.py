@@ -122,24 +122,37 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def python(folder: Path, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.fixture
 def on_two_processes() -> Callable[..., str]:
     """Run a script, or ``-m module``, in a folder on two processes; returns what they printed."""
 
     def run(folder: Path, *command: str) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-        done = subprocess.run(
-            [sys.executable, *launcher, *command],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+        return python(folder, *launcher, *command)
+
+    return run
+
+
+@pytest.fixture
+def on_forks() -> Callable[..., str]:
+    """Run a script in its folder on so many processes, see ``forks.py``; returns what they printed."""
+
+    def run(count: int, script: Path, *arguments: str) -> str:
+        launcher = [str(Path(__file__).with_name("forks.py")), str(count), str(free_port())]
+        return python(script.parent, *launcher, str(script), *arguments)
 
     return run

@@ -26,7 +26,7 @@ def train(parsed: argparse.Namespace) -> int:
     if resume and "=" in resume and not Path(resume).exists():
         # `--resume option=value`: the option was meant, and the newest run.
         overrides, resume = [resume, *overrides], ""
-    with _quiet_libraries(parsed.json), _named_failures():
+    with quiet_libraries(parsed.json), _named_failures():
         from swift_core import runner
         from swift_core.arguments import TrainingArguments
 
@@ -58,7 +58,7 @@ def _say_how_to_go_on(command: list[str], args: TrainingArguments) -> None:
 
 def check(parsed: argparse.Namespace) -> int:
     """``swift check``."""
-    with _quiet_libraries(parsed.json), _named_failures():
+    with quiet_libraries(parsed.json), _named_failures():
         from swift_core import runner
         from swift_core.arguments import TrainingArguments
         from swift_core.console import data_line, padding_told
@@ -83,7 +83,7 @@ def check(parsed: argparse.Namespace) -> int:
 
 def evaluate(parsed: argparse.Namespace) -> int:
     """``swift evaluate``."""
-    with _quiet_libraries(parsed.json), _named_failures():
+    with quiet_libraries(parsed.json), _named_failures():
         from swift_core import runner
 
         metrics = runner.evaluate_run(Path(parsed.run), parsed.options)
@@ -93,7 +93,7 @@ def evaluate(parsed: argparse.Namespace) -> int:
 
 def export(parsed: argparse.Namespace) -> int:
     """``swift export``."""
-    with _quiet_libraries(parsed.json), _named_failures():
+    with quiet_libraries(parsed.json), _named_failures():
         from swift_core import runner
 
         folder = runner.export_run(Path(parsed.run), parsed.format, parsed.options)
@@ -109,8 +109,11 @@ def _finish(parsed: argparse.Namespace, result: Any, say: Callable[[], None]) ->
 
 
 @contextlib.contextmanager
-def _quiet_libraries(json_wanted: bool) -> Iterator[None]:
-    """Keep stdout for the result where a program reads it, and the libraries' own chatter off the screen."""
+def quiet_libraries(json_wanted: bool) -> Iterator[None]:
+    """Keep stdout for the result where a program reads it, and the libraries' own chatter off the screen.
+
+    For commands of packages too.
+    """
     with contextlib.redirect_stdout(sys.stderr) if json_wanted else contextlib.nullcontext():
         import datasets
         import transformers

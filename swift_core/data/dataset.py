@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,10 +113,13 @@ class _Reading:
             self.sources.append(Source(entry.name, digest.hexdigest(), rows, entry.layout or layout))
 
 
-def split_off(data: TaskData, share: float, seed: int) -> tuple[TaskData, TaskData]:
+def split_off(
+    data: TaskData, share: float, seed: int, strata: str | None = None
+) -> tuple[TaskData, TaskData]:
     """Hold out ``share`` of the rows, drawn with ``seed``, for evaluation; call it before encoding.
 
-    Both parts keep the order of the rows and have at least one of them.
+    Both parts keep the order of the rows and have at least one of them. With ``strata`` each value of that
+    column has its share in both, and a value that only one row has stays in the training data.
 
     Returns:
         What is left for training, and what is held out.
@@ -133,9 +137,37 @@ def split_off(data: TaskData, share: float, seed: int) -> tuple[TaskData, TaskDa
     draw = random.Random(seed)
     order = sorted(range(rows), key=lambda _: draw.random())
     held = min(max(round(rows * share), 1), rows - 1)
-    parts = (("train", sorted(order[held:])), ("eval", sorted(order[:held])))
-    train, evaluation = (_part(data, name, chosen, f"{share!r} {seed}") for name, chosen in parts)
+    chosen = set(order[:held]) if strata is None else _in_strata(order, data.records[strata], held)
+    parts = (("train", sorted(set(order) - chosen)), ("eval", sorted(chosen)))
+    drawn = f"{share!r} {seed}" + (f" {strata}" if strata else "")
+    train, evaluation = (_part(data, name, chosen, drawn) for name, chosen in parts)
     return train, evaluation
+
+
+def _in_strata(order: list[int], values: Sequence[Any], held: int) -> set[int]:
+    """``held`` rows, taken at equal steps from the rows of ``order`` sorted by value.
+
+    A list counts as the rarest thing in it. Rows that are the only ones of their value are left out, unless
+    nothing else is there. Numbers with a fraction have no strata.
+    """
+    if any(isinstance(value, float) and not value.is_integer() for value in values):
+        return set(order[:held])
+    counts = Counter(
+        str(part) for value in values for part in (value if isinstance(value, list) else [value])
+    )
+    keys = [
+        min(map(str, value), key=lambda part: (counts[part], part), default="")
+        if isinstance(value, list)
+        else str(value)
+        for value in values
+    ]
+    sizes = Counter(keys)
+    usable = sorted((row for row in order if sizes[keys[row]] > 1), key=lambda row: keys[row])  # stable
+    # Half of them at most, so that no value is held out whole.
+    held = min(held, len(usable) // 2)
+    if held == 0:
+        return set(order[:1])
+    return {row for n, row in enumerate(usable) if n * held // len(usable) != (n + 1) * held // len(usable)}
 
 
 def _part(data: TaskData, name: str, chosen: list[int], draw: str) -> TaskData:

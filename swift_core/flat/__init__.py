@@ -8,6 +8,7 @@ A collator makes a :class:`FlatBatch` with :func:`flat_batch`; ``compute_loss`` 
 from swift_core.flat.batch import FlatBatch, Group, flat_batch
 from swift_core.flat.check import settle
 from swift_core.flat.forward import FlatState, Rung, set_state, state_of
+from swift_core.flat.sequence import share_tokens
 from swift_core.flat.vectors import PoolingMethod, forward_flat, pool_segments, segment_vectors
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "segment_vectors",
     "set_state",
     "settle",
+    "share_tokens",
     "state_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from swift_core.flat.batch import FlatBatch
 from swift_core.flat.cuda import choose_backend
 from swift_core.flat.grouped import Rule
 from swift_core.matmul import with_default_library
+
+if TYPE_CHECKING:
+    from swift_core.flat.sequence import Shard
 
 FLAT = "swift_flat"
 """Name of the attention in transformers. Only this name is added: nobody else's attention changes."""
@@ -36,6 +39,7 @@ def attention_forward(
     scaling: float | None = None,
     is_causal: bool | None = None,
     flat: FlatBatch | None = None,
+    shard: Shard | None = None,
     **kwargs: Any,  # transformers' contract: each family passes what it likes
 ) -> tuple[Tensor, None]:
     """Attention in the signature of transformers; without ``flat`` it is transformers' own SDPA.
@@ -50,6 +54,7 @@ def attention_forward(
         scaling: factor of the scores.
         is_causal: default: what the layer or its configuration says.
         flat: the batch that the row holds.
+        shard: which of the row's tokens this process holds, where several share them; N is their number then.
         kwargs: what else a family passes; ``sliding_window`` is used.
 
     Returns:
@@ -77,7 +82,8 @@ def attention_forward(
     has_window = bool(getattr(getattr(module, "config", None), "sliding_window", None))
     if has_window and "sliding_window" not in kwargs:
         raise NotFlatError("its attention has a window that only its mask tells")
-    if not query.shape[2] == key.shape[2] == flat.num_tokens or len(query) != 1:
+    tokens = flat.num_tokens if shard is None else shard.length
+    if not query.shape[2] == key.shape[2] == tokens or len(query) != 1:
         raise NotFlatError("it changes the row of tokens before attention sees it")
     rule = Rule(
         causal=_is_causal(module, is_causal),
@@ -85,19 +91,23 @@ def attention_forward(
         scale=scaling,
         dropout=dropout,
     )
-    return _attend(query, key, value, flat, rule), None
+    return _attend(query, key, value, flat, rule, shard), None
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # shapes differ in every batch: compiling would never end
-def _attend(query: Tensor, key: Tensor, value: Tensor, flat: FlatBatch, rule: Rule) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, flat: FlatBatch, rule: Rule, shard: Shard | None
+) -> Tensor:
     kind = query.device.type
     if torch.is_autocast_enabled(kind):  # SDPA is told by the library; the other kernels are not
         lower = torch.get_autocast_dtype(kind)
         query, key, value = query.to(lower), key.to(lower), value.to(lower)
     rows = [x.squeeze(0).transpose(0, 1) for x in (query, key, value)]  # [N, H, D]
     backend = choose_backend(query, rule)
+    if shard is not None:
+        rows = shard.heads(*rows)  # some of the heads, all of the tokens
     out = with_default_library(lambda q, k, v: backend(q, k, v, flat, rule), rows)  # [N, H, D]
-    return out.unsqueeze(0)
+    return (out if shard is None else shard.tokens(out)).unsqueeze(0)
 
 
 def _is_causal(module: nn.Module, asked: bool | None) -> bool:

@@ -51,7 +51,7 @@ def settle(model: nn.Module, batch: FlatBatch) -> FlatState:
     reasons = _why_not_flat(state, base, original)
     with evaluating(base):
         # A check on one process must not wait for others in the forward pass of DDP.
-        inner = inside_ddp(model)
+        inner = base if _is_part(base, model) else inside_ddp(model)
         _use(base, original)
         expected = run_rung(Rung.PADDING, inner, sample)
         for rung in _ladder(state, base, original, sample):
@@ -65,9 +65,17 @@ def settle(model: nn.Module, batch: FlatBatch) -> FlatState:
     return settled
 
 
+def _is_part(base: nn.Module, model: nn.Module) -> bool:
+    """Whether a head lies above ``base``, which gives no vectors of tokens."""
+    return any(getattr(module, "flat_part", None) is base for module in model.modules())
+
+
 def agree(model: nn.Module) -> None:
     """Run ``model`` on all processes as the first one does, which alone may hold its weights by now."""
-    _adopt(model, broadcast_object_list([state_of(model)])[0])
+    own = state_of(model)
+    # A group of processes is known by each of them in its own way.
+    found = broadcast_object_list([replace(own, group=None)])[0]
+    _adopt(model, replace(found, group=own.group))
 
 
 def run_alike(copy: nn.Module, model: nn.Module) -> None:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from swift_core.batching import pad_batch
 from swift_core.flat.attention import NotFlatError
 from swift_core.flat.batch import FlatBatch
 from swift_core.flat.processes import callers, even_pieces, joined
+
+if TYPE_CHECKING:
+    from swift_core.flat.sequence import SequenceGroup, Shard
 
 # Shape legend: S segments, N tokens of the flat row, D dimensions, P picked tokens, V vocabulary,
 # B rows and T tokens of a padded sub-batch.
@@ -46,6 +49,7 @@ class FlatState:
         original: the attention that the model was loaded with, for all rungs but the flat row.
         offset: what is added to a position before it is looked up.
         reason: why no better rung was taken.
+        group: the processes that share its flat rows while it trains; None where each has its own.
     """
 
     rung: Rung | None = None
@@ -54,6 +58,7 @@ class FlatState:
     original: str | None = None
     offset: int = 0
     reason: str = ""
+    group: SequenceGroup | None = None
 
     @property
     def told(self) -> str:
@@ -63,7 +68,11 @@ class FlatState:
 
 
 def unwrapped(model: nn.Module) -> Any:
-    """The transformers model inside DDP, torch.compile, peft and their like."""
+    """The transformers model inside DDP, torch.compile, peft and their like.
+
+    Where only a part of it runs on flat rows, under a head that does not, its attribute ``flat_part`` says
+    which.
+    """
     inner: Any = model
     while True:
         if isinstance(getattr(inner, "module", None), nn.Module):
@@ -73,7 +82,7 @@ def unwrapped(model: nn.Module) -> Any:
         elif hasattr(inner, "get_base_model"):
             inner = inner.get_base_model()
         else:
-            return inner
+            return getattr(inner, "flat_part", inner)
 
 
 def state_of(model: nn.Module) -> FlatState:
@@ -87,26 +96,35 @@ def set_state(model: nn.Module, state: FlatState) -> None:
     unwrapped(model).flat_state = state
 
 
-def run_rung(rung: Rung, model: nn.Module, batch: FlatBatch, picked: Tensor | None = None) -> Tensor:
-    """Run ``model`` on ``batch`` as ``rung`` says; see :func:`swift_core.flat.forward_flat`."""
+def run_rung(
+    rung: Rung,
+    model: nn.Module,
+    batch: FlatBatch,
+    picked: Tensor | None = None,
+    shard: Shard | None = None,
+) -> Tensor:
+    """Run ``model`` on ``batch`` as ``rung`` says; see :func:`swift_core.flat.forward_flat`.
+
+    With ``shard``, on the flat row only, this process runs its tokens of the row and gets the outputs of all.
+    """
     if rung is Rung.SUB_BATCHES:
         return _padded(model, batch, picked, split=True)
     if rung is Rung.PADDING:
         return _padded(model, batch, picked, split=False)
     base = unwrapped(model)
-    more = _accepted(base, {"use_cache": False, "token_type_ids": _row(batch.token_type_ids)})
-    if picked is not None:
-        more |= _accepted(base, {"logits_to_keep": picked})
-    positions = batch.position_ids + state_of(base).offset  # [N]
-    output = model(
-        input_ids=_row(batch.input_ids), position_ids=_row(positions), **_attention(rung, base, batch), **more
-    )
+    tokens = [batch.input_ids, batch.position_ids + state_of(base).offset, batch.token_type_ids]
+    asked, places = picked, None
+    if shard is not None:
+        tokens = [None if row is None else shard.own(row) for row in tokens]
+        if picked is not None:
+            asked, places = shard.picks(picked)
+    ids, positions, types = (None if row is None else row.unsqueeze(0) for row in tokens)
+    more = _accepted(base, {"use_cache": False, "token_type_ids": types, "logits_to_keep": asked})
+    how = _attention(rung, base, batch) | ({} if shard is None else {"shard": shard})
+    output = model(input_ids=ids, position_ids=positions, **how, **more)
     found = _output(output)[0]  # [N, D], or [P, V] of a model that has picked itself
-    return found if picked is None or "logits_to_keep" in more else found[picked]
-
-
-def _row(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.unsqueeze(0)
+    found = found if asked is None or "logits_to_keep" in more else found[asked]
+    return found if shard is None else shard.whole(found, places)
 
 
 def _attention(rung: Rung, base: Any, batch: FlatBatch) -> dict[str, Any]:

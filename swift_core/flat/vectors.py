@@ -21,6 +21,7 @@ from swift_core.flat.processes import (
     is_sharded,
     joined,
 )
+from swift_core.flat.sequence import shard_of
 
 PoolingMethod = Literal["cls", "mean", "lasttoken"]
 
@@ -31,6 +32,8 @@ def forward_flat(model: nn.Module, batch: FlatBatch, *, picked: Tensor | None = 
     """Run ``model`` on a batch without padding, through its own forward pass.
 
     The first call looks how this model can be run exactly (:func:`swift_core.flat.settle`) and remembers it.
+    With gradients, processes that share their tokens (:func:`swift_core.flat.sequence.share_tokens`) must all
+    call it with the same batch, run a part each, and all get the outputs of the whole.
 
     Args:
         model: one of transformers', perhaps wrapped by peft, DDP, FSDP or torch.compile.
@@ -47,7 +50,7 @@ def forward_flat(model: nn.Module, batch: FlatBatch, *, picked: Tensor | None = 
         state = settle(model, batch)
         if state.reason and state.asked is None and is_first_process():
             print(f"padding   {type(unwrapped(model)).__name__}: {state.told}", flush=True)
-    return run_rung(state.rung or Rung.PADDING, model, batch, picked)
+    return run_rung(state.rung or Rung.PADDING, model, batch, picked, shard_of(model, batch))
 
 
 def pool_segments(hidden: Tensor, batch: FlatBatch, method: PoolingMethod, skip: int = 0) -> Tensor:

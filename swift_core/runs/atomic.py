@@ -20,10 +20,20 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: nothing was written; an older file is untouched.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` in the same way, making the folders above it.
+
+    Raises:
+        OSError: nothing was written; an older file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path)
     try:
-        with fresh.open("x", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with fresh.open("xb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         fresh.replace(path)

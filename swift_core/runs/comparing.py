@@ -167,6 +167,31 @@ def compare(
     }
 
 
+def paired_interval(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> tuple[float, float, float]:
+    """``mean(b) - mean(a)`` and the bounds of its interval, as :func:`compare` finds them.
+
+    Args:
+        a: [N] a metric, at least of one row.
+        b: [N] the same metric of the same rows.
+        resamples: how many times rows are drawn.
+        seed: of the draws.
+        level: share of the mean differences that the interval holds.
+
+    Returns:
+        The difference, and the low and the high bound.
+    """
+    change = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)  # [N]
+    low, high = _interval(change[:, None], resamples, seed, level)[:, 0]
+    return float(change.mean()), float(low), float(high)
+
+
 def _interval(change: np.ndarray, resamples: int, seed: int, level: float) -> np.ndarray:
     """Bounds [2, M] of the mean of ``change`` [N, M]."""
     generator = np.random.default_rng(seed)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from swift_core.errors import UserError
 from swift_core.runs import checkpoints, json_lines
+from swift_core.runs.atomic import write_bytes
 from swift_core.runs.beginning import new_folder, new_record, new_session
 from swift_core.runs.environment import host_name, is_alive, now
 from swift_core.runs.plain import plain
 from swift_core.runs.redact import redacted, without_credentials
 from swift_core.runs.stored import RECORD_NAME, read_record, sole_taker, write_record, writing_told
 from swift_core.spec import TASK_NAME
+
+if TYPE_CHECKING:
+    from swift_core.hookspecs import Evaluation
 
 
 class Run:
@@ -188,6 +192,13 @@ class Run:
             json_lines.write_lines(path, rows)
         return path
 
+    def write_picture(self, step: int, name: str, png: bytes) -> Path:
+        """Write a PNG file beside the tables of an evaluation and return its path."""
+        path = self.folder / "evaluations" / f"step-{step}" / f"{name}.png"
+        with writing_told(self.folder):
+            write_bytes(path, png)
+        return path
+
     def _refuse_unless_ended_early(self) -> None:
         expected = f"{self.folder}: expected a run that failed, was interrupted or was killed, found one that"
         if self.state == "finished":
@@ -244,3 +255,11 @@ def _readable(records: Iterable[Path]) -> list[Run]:
         with contextlib.suppress(UserError):
             runs.append(Run.open(path.parent))
     return sorted(runs, key=lambda run: (run.record["created"], run.id), reverse=True)
+
+
+def keep_evaluation(evaluation: Evaluation, run: Run, step: int) -> None:
+    """Write what an evaluation found beside its figures into the run's folder."""
+    for name, rows in evaluation.tables.items():
+        run.write_table(step, name, rows)
+    for name, png in evaluation.pictures.items():
+        run.write_picture(step, name, png)

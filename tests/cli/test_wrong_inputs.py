@@ -588,6 +588,7 @@ DATA = [
         beir(),
     ),
     Wrong("corpus to export", f"{CHECK} export_corpus=no.jsonl", "no.jsonl: there is no such file"),
+    Wrong("index that faiss can't make", f"{CHECK} export_formats=[faiss] index=IFV256,SQ8", "index: "),
     Wrong(
         "batch of one",
         f"{CHECK} per_device_train_batch_size=1",

@@ -52,7 +52,7 @@ def runtime_of(install):
 
 
 def test_hooks_name_only_the_arguments_they_use(runtime_of):
-    assert isinstance(runtime_of().make_model(args=None), nn.Linear)
+    assert isinstance(runtime_of().make_model(args=None, collator=None), nn.Linear)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_extension_may_wrap_a_hook_and_watch_the_run(runtime_of):
             seen.append((step, metrics))
 
     runtime = runtime_of(extensions=[Extension()])
-    assert isinstance(runtime.make_model(args=None), nn.Sequential)
+    assert isinstance(runtime.make_model(args=None, collator=None), nn.Sequential)
     runtime.metrics_logged(None, 3, {"loss": 1.0})
     assert seen == [(3, {"loss": 1.0})]
 
@@ -119,7 +119,7 @@ def test_a_child_takes_from_its_parent_what_it_does_not_implement(runtime_of):
         make_model="def make_model(args):\n    from torch import nn\n    return nn.Identity()",
         unused="def run_started(run):\n    ...",
     )
-    assert isinstance(child.make_model(args=None), nn.Identity)
+    assert isinstance(child.make_model(args=None, collator=None), nn.Identity)
     with pytest.raises(PluginError, match="evaluate returned None"):
         child.evaluate(model=None, collator=None, data=None, args=None)
 

@@ -88,7 +88,8 @@ def test_a_row_is_not_left_alone_where_its_neighbour_can_come_along() -> None:
 def test_no_more_epochs_are_planned_than_steps_need() -> None:
     loop = SimpleNamespace(max_steps=100, gradient_accumulation_steps=1, world_size=1)
     features = {"length": [10] * 800}
-    trainer = SimpleNamespace(args=loop)
+    options = SimpleNamespace(core=SimpleNamespace(sequence_parallel_size=1))
+    trainer = SimpleNamespace(args=loop, options=options)
     assert _epochs(trainer, Rows(features), 8000, 8) == 2  # type: ignore[arg-type]
     assert _epochs(trainer, Rows(features), 80, None) == 2  # type: ignore[arg-type]
 

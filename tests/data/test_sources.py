@@ -102,8 +102,8 @@ def test_csv_types_quotes_and_empty_cells() -> None:
 
 def test_tsv_gz_parquet_and_several_files_in_order() -> None:
     Path("a.tsv").write_text("query\tscore\na, b\t2\n")
-    Path("b.jsonl.gz").write_bytes(gzip.compress(b'{"query": "b"}\n'))
-    Path("c.csv.gz").write_bytes(gzip.compress(b"query\nc\n"))
+    Path("b.jsonl.gz").write_bytes(gzip.compress(b'{"query": "b"}\n', mtime=0))
+    Path("c.csv.gz").write_bytes(gzip.compress(b"query\nc\n", mtime=0))
     pq.write_table(pa.table({"query": ["d", "e"], "rank": [1.0, None], "more": [b"x", b"y"]}), "d.parquet")
     data = load(["a.tsv", Path("b.jsonl.gz"), "c.csv.gz", "d.parquet"])
     assert queries(data) == ["a, b", "b", "c", "d", "e"]
@@ -367,7 +367,7 @@ WRONG_FILES = [
     ("a.jsonl.gz", b"{}", "a.jsonl.gz: can't be read to its end (Not a gzipped file"),
     (
         "a.jsonl.gz",
-        gzip.compress(b'{"query": "a"}')[:-9],
+        gzip.compress(b'{"query": "a"}', mtime=0)[:-9],
         "a.jsonl.gz: can't be read to its end (Compressed file",
     ),
     (

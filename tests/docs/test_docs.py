@@ -27,6 +27,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "plugins" / "swift-embedding" / "README.md",
+    ROOT / "plugins" / "swift-cls" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from swift_core.errors import UserError
-from swift_core.runs.comparing import Pairs, compare, metrics_of, pair_rows, read_tables
+from swift_core.runs.comparing import Pairs, compare, metrics_of, pair_rows, paired_interval, read_tables
 from swift_core.runs.record import Run
 
 MakeRun = Callable[..., Run]
@@ -74,6 +74,16 @@ def test_the_draws_are_those_of_the_seed() -> None:
     pairs = pairs_of(*per_query(seed=0, gain=0.05))
     assert compare(pairs, ["m"]) == compare(pairs, ["m"])
     assert compare(pairs, ["m"]) != compare(pairs, ["m"], seed=1)
+
+
+def test_two_columns_are_compared_as_two_tables_are() -> None:
+    a, b = per_query(seed=0, gain=0.05)
+    found = compare(pairs_of(a, b), ["m"], resamples=500, seed=3, level=0.8)["m"]
+    expected = (found.difference, found.low, found.high)
+    assert paired_interval(a, b, resamples=500, seed=3, level=0.8) == expected
+    assert paired_interval(list(a), list(b), resamples=500, seed=3, level=0.8) == expected
+    found = compare(pairs_of(a, b), ["m"])["m"]
+    assert paired_interval(a, b) == (found.difference, found.low, found.high)
 
 
 def test_rows_are_joined_by_their_ids_in_any_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from swift_core.cards import python_block
 from swift_core.flat import PoolingMethod
 
 _FOLDER = '"path/to/this/folder"'
@@ -23,7 +24,7 @@ _POOLING: Mapping[PoolingMethod, str] = {
 
 def sentence_transformers_code() -> str:
     """Encode with sentence-transformers, which finds prompts and pooling in the folder."""
-    return _block(
+    return python_block(
         f"""\
 from sentence_transformers import SentenceTransformer
 
@@ -78,12 +79,12 @@ def transformers_code(
         f"documents = encode({_DOCUMENTS}, prompt={prompts['document']!r})",
         "print(queries @ documents.T)",
     ]
-    return _block("\n".join(lines))
+    return python_block("\n".join(lines))
 
 
 def onnx_code(prompts: Mapping[str, str]) -> str:
     """Encode with onnxruntime."""
-    return _block(
+    return python_block(
         f"""\
 import onnxruntime
 from transformers import AutoTokenizer
@@ -103,7 +104,3 @@ queries = encode({_QUERY}, prompt={prompts["query"]!r})
 documents = encode({_DOCUMENTS}, prompt={prompts["document"]!r})
 print(queries @ documents.T)"""
     )
-
-
-def _block(code: str) -> str:
-    return f"```python\n{code}\n```"

@@ -9,11 +9,12 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from swift_core.errors import UserError, did_you_mean
+from swift_core.cli.package_commands import CommandParser, parse_command
+from swift_core.cli.work import quiet_libraries
+from swift_core.errors import UserError
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
@@ -22,21 +23,13 @@ if TYPE_CHECKING:
 # Nothing heavy is imported up here: `swift mine --help` answers at once.
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message.replace(", option=value", "") + f"; see {self.prog} --help")
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of the command."""
-    parser = _Parser(
-        prog="swift mine",
-        allow_abbrev=False,
-        description="Find hard negatives for the rows of a run file, with its model.",
+    parser = CommandParser(
+        prog="swift mine", description="Find hard negatives for the rows of a run file, with its model."
     )
+    parser.add_run_file()
     add = parser.add_argument
-    add("run_file", metavar="RUN.yaml")
-    add("options", nargs="*", metavar="option=value", help="options that win over the run file")
     add("--output", metavar="FILE", required=True, help="jsonl file for the rows with their negatives")
     add(
         "--corpus",
@@ -62,8 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
-    parsed = _parse(arguments)
-    with redirect_stdout(sys.stderr) if parsed.json else nullcontext():
+    parsed = parse_command(build_parser(), arguments)
+    with quiet_libraries(parsed.json):
         try:
             result = _mine(parsed)
         except KeyboardInterrupt:
@@ -74,48 +67,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = build_parser()
-    flags = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
-    parsed, unknown = parser.parse_known_args(list(arguments))
-    # argparse takes positionals only up to the first flag.
-    parsed.options += [text for text in unknown if "=" in text and not text.startswith("-")]
-    left = [text for text in unknown if "=" not in text or text.startswith("-")]
-    faults = [
-        _unknown(text, flags)
-        for before, text in zip(["", *left], left, strict=False)
-        # A word behind an unknown flag was meant as its value.
-        if text.startswith("-") or not before.startswith("--") or "=" in before
-    ]
-    for text in parsed.options:
-        flag = "--" + text.partition("=")[0].replace("_", "-")
-        if flag in flags:
-            faults.append(f"{text}: belongs to this command: write {flag} {text.partition('=')[2]}")
-    if faults:
-        raise UserError(*faults)
-    return parsed
-
-
-def _unknown(text: str, flags: Sequence[str]) -> str:
-    name = text.partition("=")[0]
-    hint = did_you_mean(name, flags) if name.startswith("--") else ""
-    if hint or not name.startswith("--"):
-        return f"unknown argument {text}{hint and f'.{hint}'}"
-    option = name.removeprefix("--").replace("-", "_")
-    return f"unknown argument {text}; options of the run are written without dashes: {option}=value"
-
-
 def _mine(parsed: argparse.Namespace) -> dict[str, Any]:
-    import datasets
-    import transformers
-
     from swift_core.arguments import TrainingArguments
     from swift_embedding.mining import MiningSettings
     from swift_embedding.shards import ShardCache, sole_writer
 
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
     args = TrainingArguments.from_file(parsed.run_file, parsed.options)
     settings = MiningSettings(
         num_negatives=parsed.num_negatives,
@@ -158,7 +114,9 @@ def _write_mined(
     rows = _rows(args)
     corpus = _corpus(parsed.corpus, rows)
     # The run's model as it encodes in an evaluation.
-    encoder = collator.encoder(runtime.make_model(args=args).to(args.trainer.device).eval())
+    encoder = collator.encoder(
+        runtime.make_model(args=args, collator=collator).to(args.trainer.device).eval()
+    )
     reranker = None
     if parsed.reranker:
         from swift_embedding.rescoring import load_cross_encoder

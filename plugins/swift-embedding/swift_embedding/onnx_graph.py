@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swift_core.adapters import merge_adapter
-from swift_core.errors import SwiftError, UserError, first_line
+from swift_core.errors import SwiftError, UserError
 from swift_core.flat import PoolingMethod
+from swift_core.onnx_graphs import graph_inputs, graph_options, pool_padded, traceable_copy, write_graph
 from swift_embedding.encoding import TextEncoder
 from swift_embedding.st_folder import read_prompts, tolerance, write_settings
 
@@ -96,25 +91,28 @@ def write_onnx(folder: Path, encoder: TextEncoder) -> float:
             "pool_prompts: a graph does not know which tokens are a prompt's, and this model leaves them out "
             "of the mean; train with pool_prompts=true, or export as hf"
         )
-    # A copy: the type, the attention and the mode of the model in memory stay as they are.
-    merged: Any = merge_adapter(encoder.model)
-    model = copy.deepcopy(merged).float().cpu().eval().requires_grad_(False)
-    _use_plain_attention(model)
+    model = traceable_copy(encoder.model)
     tokenizer = copy.deepcopy(encoder.tokenizer)
     tokenizer.model_max_length = encoder.max_length
     tokenizer.padding_side = "right"
     tokenizer.save_pretrained(folder)
     model.config.save_pretrained(folder)
     write_settings(folder, encoder)
-    types = "token_type_ids" in tokenizer.model_input_names
+    inputs = graph_inputs(model.forward, tokenizer)
     graph = _Graph(
         model,
-        types=types and "token_type_ids" in inspect.signature(model.forward).parameters,
+        types="token_type_ids" in inputs,
         method=encoder.pooling_method,
         normalize=encoder.normalize_embeddings,
         dimensions=encoder.dimensions,
     )
-    _write_graph(graph, folder / _GRAPH)
+    write_graph(
+        graph,
+        folder / _GRAPH,
+        inputs=inputs,
+        outputs=["token_embeddings", "sentence_embedding"],
+        of=type(model).__name__,
+    )
     return check_onnx(folder, encoder)
 
 
@@ -142,28 +140,6 @@ def load_onnx(folder: str | Path, *, providers: Sequence[str] = ("CPUExecutionPr
     )
 
 
-def pool_padded(hidden: Tensor, attention_mask: Tensor, method: PoolingMethod) -> Tensor:
-    """What :func:`swift_core.flat.pool_segments` does, for rows with padding on either side.
-
-    Args:
-        hidden: [B, T, D]
-        attention_mask: [B, T], 0 for padding.
-        method: ``cls``, ``mean`` or ``lasttoken``.
-
-    Returns:
-        [B, D]
-    """
-    if method == "mean":
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # [B, T, 1]
-        return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-    places = torch.arange(attention_mask.shape[1], device=hidden.device)  # [T]
-    # Of all places that hold a token: the smallest, or the largest.
-    taken = (
-        attention_mask * (places + 1) if method == "lasttoken" else attention_mask * (len(places) - places)
-    )
-    return hidden.gather(1, taken.argmax(1)[:, None, None].expand(-1, 1, hidden.shape[-1])).squeeze(1)
-
-
 class _Graph(nn.Module):
     def __init__(
         self, model: nn.Module, *, types: bool, method: PoolingMethod, normalize: bool, dimensions: int | None
@@ -171,8 +147,7 @@ class _Graph(nn.Module):
         super().__init__()
         self.model, self.types, self.method = model, types, method
         self.normalize, self.dimensions = normalize, dimensions
-        knows = inspect.signature(model.forward).parameters
-        self.more: dict[str, Any] = {"use_cache": False} if "use_cache" in knows else {}
+        self.more = graph_options(model.forward)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -182,55 +157,6 @@ class _Graph(nn.Module):
         hidden: Tensor = output.last_hidden_state  # [B, T, D]
         vectors = pool_padded(hidden, attention_mask, self.method)[:, : self.dimensions]  # [B, D]
         return hidden, functional.normalize(vectors, dim=-1) if self.normalize else vectors
-
-
-def _use_plain_attention(model: Any) -> None:
-    """An attention that torch can trace, whatever the model in memory uses."""
-    try:
-        model.set_attn_implementation("sdpa")
-    except ValueError:
-        model.set_attn_implementation("eager")
-
-
-def _write_graph(graph: _Graph, path: Path) -> None:
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if graph.types else [])]
-    # Neither length may be 0 or 1: torch takes those for constants.
-    example = {name: torch.zeros(2, 7, dtype=torch.long) for name in names}
-    example["input_ids"] += torch.arange(7)
-    example["attention_mask"] += 1
-    example["attention_mask"][1, 4:] = 0
-    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    try:
-        with _without_noise(), torch.no_grad():
-            program = torch.onnx.export(
-                graph,
-                kwargs=example,
-                input_names=names,
-                output_names=["token_embeddings", "sentence_embedding"],
-                dynamic_shapes=dict.fromkeys(names, axes),
-                dynamo=True,
-                verbose=False,
-            )
-            program.save(path)  # type: ignore[union-attr]
-    except Exception as error:  # whatever an operator of some model makes of being traced
-        kind = type(graph.model).__name__
-        raise SwiftError(
-            f"{kind} can't be written as an ONNX graph by torch {torch.__version__}: {first_line(error)}"
-        ) from error
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """The exporter warns of what it deprecates in torch itself, and of packages that it could use."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def check_onnx(folder: Path, encoder: TextEncoder) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swift_core.errors import UserError, listed
+from swift_core.model_folders import load_config
 from swift_embedding.objective import SUITED, USES, Kind, loss_name
 from swift_embedding.retrieval import load_retrieval, read_corpus
 
@@ -48,7 +49,8 @@ def check_data(data: TaskData, args: TrainingArguments) -> None:
 
     Raises:
         UserError: a loss does not fit its data, some rows would have nothing to be contrasted with, an option
-            is given that no loss of the run reads, or ``eval_retrieval`` or ``export_corpus`` can't be read.
+            is given that no loss of the run reads, ``eval_retrieval`` or ``export_corpus`` can't be read, or
+            faiss can't make the ``index`` of an export.
     """
     parts = parts_of(data)
     faults = list(_counts(data, args))
@@ -62,6 +64,16 @@ def check_data(data: TaskData, args: TrainingArguments) -> None:
         load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
     if args.task.export_corpus is not None:
         read_corpus(Path(args.task.export_corpus))
+    if "faiss" in args.core.export_formats:
+        _check_index(data, args)
+
+
+def _check_index(data: TaskData, args: TrainingArguments) -> None:
+    # faiss is loaded by who needs it: its start takes as long as that of the whole command line.
+    from swift_embedding.index import check_index
+
+    dimension = args.task.export_dimensions or load_config(args).get_text_config().hidden_size
+    check_index(args.task.index, len(data.records), dimension, args.task.target_recall)
 
 
 def check_evaluation(data: TaskData) -> None:

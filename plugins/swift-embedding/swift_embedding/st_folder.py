@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from swift_core.adapters import merge_adapter
+from swift_core.cards import hub_id
 from swift_core.errors import SwiftError, UserError
 from swift_core.models import without_progress_bars
-from swift_embedding.card import Card, hub_id, write_card
+from swift_embedding.card import Card, write_card
 from swift_embedding.encoding import Recipe, TextEncoder
 from swift_embedding.pooling import (
     IDENTITY,

@@ -14,9 +14,9 @@ import torch
 from huggingface_hub import ModelCard
 
 from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.cards import hub_id
 from swift_core.errors import SwiftError
 from swift_core.runner import export_run
-from swift_embedding.card import hub_id
 from swift_embedding.encoding import TextEncoder
 
 ROWS = [

@@ -11,29 +11,12 @@ import pytest
 import torch
 
 from swift_core.errors import SwiftError, UserError
-from swift_core.flat import flat_batch, pool_segments
 from swift_embedding.encoding import TextEncoder
-from swift_embedding.onnx_graph import load_onnx, pool_padded, write_onnx
+from swift_embedding.onnx_graph import load_onnx, write_onnx
 
 # The libraries of the extra "onnx"; `make test` installs them.
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
-
-
-@pytest.mark.parametrize("method", ["cls", "mean", "lasttoken"])
-@pytest.mark.parametrize("left", [True, False], ids=["left", "right"])
-def test_pooling_with_padding_is_pooling_without(method: str, left: bool) -> None:
-    lengths, width = [3, 7, 1, 5], 7
-    rows = [torch.randn(length, 4) for length in lengths]
-    batch = flat_batch([[1] * length for length in lengths])
-    order = batch.order.tolist()
-    segments = torch.cat([rows[order.index(place)] for place in range(len(rows))])
-    hidden, mask = torch.full((4, width, 4), 99.0), torch.zeros(4, width, dtype=torch.long)
-    for row, values in enumerate(rows):
-        place = slice(width - len(values), width) if left else slice(0, len(values))
-        hidden[row, place], mask[row, place] = values, 1
-    found = pool_padded(hidden, mask, method)  # type: ignore[arg-type]
-    torch.testing.assert_close(found, pool_segments(segments, batch, method))  # type: ignore[arg-type]
 
 
 def test_the_real_encoder_with_lora_and_cut(

@@ -1,0 +1,257 @@
+"""The labels of a run: which there are, in which order, and what a row's label stands for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swift_cls.options import ClassificationOptions, Problem
+from swift_core.errors import UserError, did_you_mean, listed
+
+_SHOWN = 20
+_ID = re.compile(r"-?\d+")
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What a model tells apart.
+
+    Attributes:
+        problem: what is learned.
+        names: the labels in the order of their ids; none for scores.
+        counts: rows of the training data that have each of them; empty where these were not seen.
+        rows: how many rows there are in all.
+        of_model: the model that a run starts from has a head for just these labels.
+    """
+
+    problem: Problem
+    names: tuple[str, ...]
+    counts: tuple[int, ...] = ()
+    rows: int = 0
+    of_model: bool = False
+
+    def __len__(self) -> int:
+        """Outputs of the head."""
+        return len(self.names) or 1
+
+    def targets(self, value: Any) -> list[float]:
+        """What a row's label stands for: one id, the ids of several, or a score.
+
+        Raises:
+            ValueError: it is none of the labels, or of another kind than the problem's.
+        """
+        if self.problem == "regression":
+            return [_score(value)]
+        if self.problem == "multi_label":
+            if not isinstance(value, list):
+                raise ValueError(f"label: expected a list of labels (multi_label), found {value!r}")
+            ids = sorted(float(self._id(entry)) for entry in value)
+            if len(set(ids)) < len(ids):
+                raise ValueError(
+                    f"label: expected each label once, found {value!r}; vectors of 0 and 1 are not read, "
+                    "give the names or ids of the labels that a row has"
+                )
+            return ids
+        if isinstance(value, list):
+            raise ValueError(f"label: expected one label (single_label), found the list {value!r}")
+        return [float(self._id(value))]
+
+    def _id(self, value: Any) -> int:
+        name = _name(value)
+        if name in self.names:
+            return self.names.index(name)
+        # Ids beside names that are given, as numbers or as the texts that a csv file has.
+        if _ID.fullmatch(name) and not any(_ID.fullmatch(known) for known in self.names):
+            if 0 <= int(name) < len(self.names):
+                return int(name)
+            raise ValueError(f"label: expected {self._expected()}, found the id {name}")
+        raise ValueError(
+            f"label: expected {self._expected()}, found {name!r}.{did_you_mean(name, self.names)}"
+        )
+
+    def _expected(self) -> str:
+        ids = f" (ids 0 to {len(self.names) - 1})" if len(self.names) > 1 else ""
+        return f"one of the {len(self.names)} labels {listed(self.names[:_SHOWN])}{ids}"
+
+
+def learn_labels(values: Sequence[Any], options: ClassificationOptions, known: Labels | None) -> Labels:
+    """The labels of a run from those of its training rows.
+
+    Args:
+        values: the label of each row, as the data has it.
+        options: of the run.
+        known: what the model that the run starts from tells apart, where it says so.
+
+    Raises:
+        UserError: labels contradict each other or the options; all faults, with the labels found.
+    """
+    problem = options.problem or problem_of(values)
+    _check_kinds(values, problem)
+    if problem == "regression":
+        if options.label_names is not None or options.num_labels not in (None, 1):
+            raise UserError("label_names, num_labels: scores (regression) have no labels; leave them out")
+        return Labels(problem=problem, names=(), of_model=known is not None and known.problem == problem)
+    flat = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+    found = Counter(_name(value) for value in flat)
+    names, of_model = _names(flat, found, options, known, problem)
+    labels = Labels(problem=problem, names=names, of_model=of_model)
+    counts = _counts(labels, values, found)
+    faults = _faults(labels, counts, options, found)
+    if faults:
+        raise UserError(*faults)
+    return replace(labels, counts=tuple(counts), rows=len(values))
+
+
+def _names(
+    flat: Sequence[Any],
+    found: Counter[str],
+    options: ClassificationOptions,
+    known: Labels | None,
+    problem: Problem,
+) -> tuple[tuple[str, ...], bool]:
+    usable = known if known is not None and known.problem == problem else None
+    if options.label_names is not None:
+        names = tuple(map(str, options.label_names))
+        return names, usable is not None and usable.names == names
+    if usable is not None and found and set(found) <= set(usable.names):
+        return usable.names, True
+    if all(_ID.fullmatch(name) for name in found):
+        return tuple(sorted(found, key=int)), False
+    if all(isinstance(value, bool) for value in flat):
+        return ("false", "true"), False
+    return tuple(sorted(found)), False
+
+
+def _counts(labels: Labels, values: Sequence[Any], found: Counter[str]) -> list[int]:
+    counts = [0] * len(labels.names)
+    unknown: dict[str, int] = {}
+    for value in values:
+        try:
+            targets = labels.targets(value)
+        except ValueError as error:
+            unknown[str(error)] = unknown.get(str(error), 0) + 1
+            continue
+        for target in targets:
+            counts[int(target)] += 1
+    if unknown:
+        rows = [f"label_names: {fault} in {count} rows" for fault, count in unknown.items()]
+        raise UserError(*rows[:_SHOWN], _found(found))
+    return counts
+
+
+def _faults(
+    labels: Labels, counts: Sequence[int], options: ClassificationOptions, found: Counter[str]
+) -> list[str]:
+    """What about the labels as a whole is wrong, with those found behind it."""
+    faults, names = [], labels.names
+    if len(set(names)) != len(names):
+        faults.append(f"label_names: a name appears twice in {listed(names)}")
+    if options.label_names is None and all(_ID.fullmatch(name) for name in names):
+        faults += _id_faults([int(name) for name in names])
+    if options.num_labels is not None and options.num_labels != len(names):
+        faults.append(f"num_labels: expected {options.num_labels} labels, found {len(names)}")
+    if labels.problem == "multi_label" and not names:
+        faults.append("label: expected at least one label in some row, found none")
+    if labels.problem == "single_label" and len(names) < 2:
+        faults.append("label: expected at least 2 different labels, found " + (names[0] if names else "none"))
+    missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
+    if missing and not labels.of_model:
+        faults.append(
+            f"label_names: no training row has {listed(missing[:_SHOWN])}; remove them, or add rows"
+        )
+    return [*faults, _found(found)] if faults else []
+
+
+def _id_faults(ids: list[int]) -> list[str]:
+    if ids and ids[0] < 0:
+        return [f"label: expected ids from 0 on, found the negative id {ids[0]}"]
+    missing = sorted(set(range(min(ids[:1], default=0), max(ids, default=0) + 1)) - set(ids))
+    if ids and missing:
+        return [
+            f"label: no training row has the ids {listed([str(n) for n in missing[:_SHOWN]])}; "
+            "ids go from 0 up; if the numbers are names, give them as label_names"
+        ]
+    return []
+
+
+def _found(found: Counter[str]) -> str:
+    shown = [f"{name} ({count:,})" for name, count in sorted(found.items())[:_SHOWN]]
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"labels found (rows): {', '.join(shown) or 'none'}{more}"
+
+
+def problem_of(values: Iterable[Any]) -> Problem:
+    """What is learned from these labels where nobody says it."""
+    values = list(values)
+    if any(isinstance(value, list) for value in values):
+        return "multi_label"
+    # A csv file has numbers as texts.
+    numbers = [_number(value) for value in values]
+    fractions = any(number is not None and not number.is_integer() for number in numbers)
+    return "regression" if fractions and (None not in numbers or _has_floats(values)) else "single_label"
+
+
+def _has_floats(values: Iterable[Any]) -> bool:
+    return any(isinstance(value, float) for value in values)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not (isinstance(value, int | float) or _NUMBER.fullmatch(str(value))):
+        return None
+    return float(value)
+
+
+def _check_kinds(values: Sequence[Any], problem: Problem) -> None:
+    """Refuse values that can't be labels of this problem, each kind of fault once."""
+    faults: dict[str, None] = {}
+    for value in values:
+        try:
+            _check_kind(value, problem)
+        except ValueError as error:
+            faults[str(error)] = None
+    if faults:
+        raise UserError(*list(faults)[:_SHOWN])
+
+
+def _check_kind(value: Any, problem: Problem) -> None:
+    if problem == "regression":
+        _score(value)
+        return
+    if isinstance(value, list) != (problem == "multi_label"):
+        expected = "a list of labels" if problem == "multi_label" else "one label"
+        raise ValueError(f"label: expected {expected} (problem={problem}), found {value!r}")
+    for entry in value if isinstance(value, list) else [value]:
+        _name(entry)
+
+
+def _name(value: Any) -> str:
+    """The name that a label goes by.
+
+    Raises:
+        ValueError: it is neither a text nor a whole number.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value.strip():
+        number = _number(value)
+        # "1.0" is how a csv file may write the id 1.
+        whole = number is not None and "." in value and number.is_integer()
+        return str(int(number)) if whole and number is not None else value.strip()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    raise ValueError(f"label: expected a name or an id, found {value!r}")
+
+
+def _score(value: Any) -> float:
+    try:
+        score = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise ValueError(f"label: expected a number (regression), found {value!r}")
+    return score

@@ -1,0 +1,103 @@
+"""Which labels a run has, and what is told of labels that can't be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from swift_cls.labels import Labels, learn_labels
+from swift_cls.options import ClassificationOptions
+from swift_core.errors import UserError
+
+
+def learn(values: list[Any], known: Labels | None = None, **options: Any) -> Labels:
+    return learn_labels(values, ClassificationOptions(**options), known)
+
+
+def test_names_are_sorted_whatever_the_order_of_the_rows() -> None:
+    assert learn(["b", "c", "a", "b"]).names == learn(["a", "b", "b", "c"]).names == ("a", "b", "c")
+    assert learn(["b", "c", "a", "b"]).counts == (1, 2, 1)
+
+
+def test_ids_are_sorted_by_number_also_where_a_csv_file_made_them_texts() -> None:
+    ids = [str(n) for n in range(12)]
+    assert learn(ids[::-1]).names == tuple(ids)
+    assert learn([*range(12)]).names == tuple(ids)
+
+
+def test_ids_beside_label_names_are_places_in_them() -> None:
+    labels = learn([0, 2, 1], label_names=["x", "y", "z"])
+    assert labels.names == ("x", "y", "z")
+    assert labels.targets(2) == [2.0]
+    assert labels.targets("z") == [2.0]
+
+
+def test_the_problem_is_what_the_labels_are() -> None:
+    assert learn(["a", "b"]).problem == "single_label"
+    assert learn([["a"], [], ["a", "b"]]).problem == "multi_label"
+    assert learn([0.5, 1, 2]).problem == "regression"
+    assert learn([1, 2], problem="regression").targets(2) == [2.0]
+    assert learn([True, False]).names == ("false", "true")
+
+
+def test_numbers_of_a_csv_file_are_what_they_are_in_jsonl() -> None:
+    assert learn(["0.5", "1", "2.25"]).problem == "regression"
+    assert learn([0.0, 1.0, 2.0]).names == learn(["0.0", "1.0", "2.0"]).names == ("0", "1", "2")
+    assert learn(["0", "1", "0"], label_names=["no", "yes"]).targets("1") == [1.0]
+    assert learn(["1.5", "v2.0"]).names == ("1.5", "v2.0")
+
+
+def test_labels_of_the_model_stay_where_it_knows_all_in_the_data() -> None:
+    known = Labels(problem="single_label", names=("z", "a", "m"), of_model=True)
+    assert learn(["a", "z"], known).names == ("z", "a", "m")
+    assert learn(["a", "z"], known).of_model
+    fresh = learn(["a", "new"], known)
+    assert fresh.names == ("a", "new")
+    assert not fresh.of_model
+
+
+def test_several_labels_are_ids_in_order() -> None:
+    labels = learn([["b", "a"], ["c"], []])
+    assert labels.targets(["c", "a"]) == [0.0, 2.0]
+    assert labels.targets([]) == []
+    assert (labels.counts, labels.rows) == ((1, 1, 1), 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "told"),
+    [
+        ([0, 1, -1], {}, "found the negative id -1"),
+        ([0, 1, 3], {}, "no training row has the ids 2"),
+        (["a", "a"], {}, "at least 2 different labels, found a"),
+        (["a", "b"], {"num_labels": 3}, "num_labels: expected 3 labels, found 2"),
+        (["a", "b"], {"label_names": ["a", "b", "c"]}, "no training row has c"),
+        (["a", "b"], {"label_names": ["a", "b", "b"]}, "a name appears twice"),
+        (["a", "bat"], {"label_names": ["a", "bath"]}, "found 'bat'. Did you mean 'bath'?"),
+        ([0, 5], {"label_names": ["a", "b"]}, "found the id 5"),
+        (["a", ["b"]], {}, "expected a list of labels (problem=multi_label), found 'a'"),
+        ([["a"]], {"problem": "single_label"}, "expected one label"),
+        (["a", 0.5], {}, "expected a number (regression), found 'a'"),
+        ([1.5, 2], {"num_labels": 2}, "scores (regression) have no labels"),
+        ([{"a": 1}, "b"], {}, "expected a name or an id"),
+        ([[0, 1, 1, 0], [1, 0, 0, 0]], {}, "vectors of 0 and 1 are not read"),
+        ([[], []], {}, "at least one label in some row, found none"),
+    ],
+)
+def test_what_is_wrong_is_told(values: list[Any], options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as error:
+        learn(values, **options)
+    assert told in str(error.value)
+
+
+def test_faults_list_the_labels_found() -> None:
+    with pytest.raises(UserError, match=r"labels found \(rows\): 0 \(2\), 1 \(1\), 3 \(1\)"):
+        learn([0, 0, 1, 3])
+
+
+def test_an_unknown_label_of_an_evaluation_row_is_refused() -> None:
+    labels = learn(["sports", "science"])
+    with pytest.raises(
+        ValueError, match=r"one of the 2 labels science, sports .*found 'sport'. Did you mean 'sports'"
+    ):
+        labels.targets("sport")

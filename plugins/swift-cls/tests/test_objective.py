@@ -1,0 +1,83 @@
+"""Which loss a run has; an option that nothing reads is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from swift_cls.labels import Labels
+from swift_cls.objective import check_options, row_losses
+from swift_cls.options import ClassificationOptions
+from swift_core.errors import UserError
+
+ONE = Labels(problem="single_label", names=("a", "b", "c"), counts=(6, 3, 1), rows=10)
+SEVERAL = Labels(problem="multi_label", names=("a", "b", "c"), counts=(6, 3, 1), rows=12)
+SCORES = Labels(problem="regression", names=())
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "told"),
+    [
+        (ONE, {"loss": "mse"}, "mse learns regression, found single_label data; use cross_entropy"),
+        (ONE, {"focal_gamma": 1.0}, "focal_gamma: has no effect with loss cross_entropy"),
+        (ONE, {"threshold": 0.4}, "threshold: has no effect with single_label data"),
+        (ONE, {"loss": "focal", "label_smoothing_factor": 0.1}, "label_smoothing_factor: has no effect"),
+        (ONE, {"class_weights": {"d": 2.0}}, "there are no labels d; labels: a, b, c"),
+        (SEVERAL, {"sampling": "balanced"}, "sampling: has no effect with multi_label data"),
+        (SCORES, {"class_weights": "balanced"}, "class_weights: has no effect with loss mse"),
+    ],
+)
+def test_what_has_no_effect_is_refused(labels: Labels, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_options(ClassificationOptions(**options), labels)
+    assert told in str(error.value)
+
+
+def test_weights_by_counts_need_rows_of_every_label() -> None:
+    known = Labels(problem="single_label", names=("a", "b"), counts=(3, 0), rows=3, of_model=True)
+    with pytest.raises(UserError, match=r"class_weights=balanced: needs training rows of every label.*b"):
+        check_options(ClassificationOptions(class_weights="balanced"), known)
+
+
+def test_every_option_reaches_its_loss() -> None:
+    logits, targets = torch.randn(8, 3), torch.randint(3, (8,))
+    plain = row_losses(logits, targets, ClassificationOptions(), ONE)
+    torch.testing.assert_close(plain, functional.cross_entropy(logits, targets, reduction="none"))
+    weights = torch.tensor([10 / 18, 10 / 9, 10 / 3])
+    torch.testing.assert_close(
+        row_losses(
+            logits, targets, ClassificationOptions(class_weights="balanced", label_smoothing_factor=0.1), ONE
+        ),
+        functional.cross_entropy(logits, targets, weight=weights, label_smoothing=0.1, reduction="none"),
+    )
+    given = torch.tensor([1.0, 5.0, 1.0])
+    torch.testing.assert_close(
+        row_losses(logits, targets, ClassificationOptions(class_weights={"b": 5.0}), ONE),
+        functional.cross_entropy(logits, targets, weight=given, reduction="none"),
+    )
+    focal = row_losses(logits, targets, ClassificationOptions(loss="focal", focal_gamma=3.0), ONE)
+    right = torch.softmax(logits, 1)[torch.arange(8), targets]
+    torch.testing.assert_close(focal, -((1 - right) ** 3) * right.log())
+    adjusted = ClassificationOptions(loss="logit_adjusted", logit_adjustment=0.5)
+    prior = torch.tensor([0.6, 0.3, 0.1]).log()
+    torch.testing.assert_close(
+        row_losses(logits, targets, adjusted, ONE),
+        functional.cross_entropy(logits + 0.5 * prior, targets, reduction="none"),
+    )
+
+
+def test_several_labels_and_scores_have_their_own() -> None:
+    logits, many = torch.randn(5, 3), torch.randint(2, (5, 3)).float()
+    torch.testing.assert_close(
+        row_losses(logits, many, ClassificationOptions(class_weights="balanced"), SEVERAL),
+        functional.binary_cross_entropy_with_logits(
+            logits, many, pos_weight=torch.tensor([6 / 6, 9 / 3, 11 / 1]), reduction="none"
+        ).mean(1),
+    )
+    scores = torch.randn(5)
+    torch.testing.assert_close(
+        row_losses(logits[:, :1], scores, ClassificationOptions(), SCORES), (logits[:, 0] - scores) ** 2
+    )

@@ -1,0 +1,375 @@
+"""Whole runs: what they leave, and that their figures are scikit-learn's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn import metrics as sk
+
+from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.errors import UserError
+from swift_core.runner import evaluate_run
+
+Make = Callable[..., TrainingArguments]
+
+# SGD without clipping or dropout: the weights after a step show the gradient itself.
+EXACT: dict[str, Any] = {
+    "optim": "sgd",
+    "learning_rate": 0.1,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "max_steps": 2,
+}
+
+
+def table(trainer: SwiftTrainer, name: str, step: int) -> list[dict[str, Any]]:
+    assert trainer.run is not None
+    text = (trainer.run.folder / "evaluations" / f"step-{step}" / f"{name}.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def settings(trainer: SwiftTrainer) -> dict[str, Any]:
+    assert trainer.run is not None
+    found: dict[str, Any] = json.loads((trainer.run.model / "classification.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="session")
+def still_bert(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small BERT without dropout."""
+    folder = tmp_path_factory.mktemp("still")
+    for path in bert.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_run_records_figures_tables_and_the_picture(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    args = make_args(bert, max_steps=6, learning_rate=5e-3, per_device_train_batch_size=4)
+    trainer = SwiftTrainer(args, rows, rows)
+    assert trainer.run is None
+    with trainer.recorded():
+        trainer.train()
+        figures = trainer.evaluate()
+    assert trainer.run is not None
+    predictions = table(trainer, "predictions", 6)
+    truth = [row["label"] for row in rows]
+    assert [row["label"] for row in predictions] == truth
+    guessed = [row["predicted"] for row in predictions]
+    assert figures["eval_accuracy"] == pytest.approx(sk.accuracy_score(truth, guessed))
+    assert figures["eval_f1_macro"] == pytest.approx(sk.f1_score(truth, guessed, average="macro"))
+    assert figures["eval_mcc"] == pytest.approx(sk.matthews_corrcoef(truth, guessed))
+    names = ["体育", "科技", "财经"]
+    shares = np.array([[row["probabilities"][name] for name in names] for row in predictions])
+    shares /= shares.sum(1, keepdims=True)  # the table has six digits
+    # The table has the probabilities that are served: calibrated ones.
+    expected = figures.get("eval_log_loss_calibrated", figures["eval_log_loss"])
+    assert expected == pytest.approx(sk.log_loss(truth, shares, labels=names), abs=1e-5)
+    matrix = sk.confusion_matrix(truth, guessed, labels=names)
+    cells = {(row["true"], row["predicted"]): row["count"] for row in table(trainer, "confusion", 6)}
+    assert sum(cells.values()) == 9
+    assert all(matrix[names.index(a), names.index(b)] == count for (a, b), count in cells.items())
+    wrong = [row for row in predictions if not row["correct"]]
+    assert len(table(trainer, "mistakes", 6)) == len(wrong)
+    confidences = [row["confidence"] for row in table(trainer, "mistakes", 6)]
+    assert confidences == sorted(confidences, reverse=True)
+    png = trainer.run.folder / "evaluations" / "step-6" / "confusion.png"
+    assert png.read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(trainer.run.logs), size_guidance={"images": 0})
+    events.Reload()
+    assert events.Images("eval/confusion")[0].encoded_image_string == png.read_bytes()
+
+
+def test_what_is_fitted_on_evaluation_data_stays_with_the_model_and_is_not_fitted_again(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    several = [{"text": row["text"], "labels": [row["label"]] if n % 3 else []} for n, row in enumerate(rows)]
+    data, others = tmp_path / "eval.jsonl", tmp_path / "others.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in several))
+    others.write_text("\n".join(json.dumps({**row, "labels": ["体育"]}) for row in several))
+    args = make_args(
+        bert, dataset=str(data), eval_dataset=str(data), max_steps=6, learning_rate=5e-3, threshold="auto"
+    )
+    trainer = SwiftTrainer(args)
+    with trainer.recorded():
+        trainer.train()
+        figures = trainer.evaluate()
+        # Rows of another set are measured with what was fitted on the run's own.
+        trainer.evaluate(str(others))
+    saved = settings(trainer)
+    assert saved["threshold"] == figures["eval_threshold"] != 0.5
+    assert saved["temperature"] != 1.0
+    assert trainer.run is not None
+    again = evaluate_run(trainer.run.folder)
+    for name in ("eval_f1_micro", "eval_subset_accuracy", "eval_threshold"):
+        assert again[name] == pytest.approx(figures[name])
+    evaluate_run(trainer.run.folder, [f"eval_dataset={others}"])
+    assert settings(trainer) == saved
+
+
+def test_a_checkpoint_has_what_was_fitted_on_its_own_evaluation(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    several = [{"text": row["text"], "labels": [row["label"]]} for row in rows]
+    steps = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    args = make_args(bert, **steps, max_steps=2, learning_rate=5e-3, load_best_model_at_end=True)
+    trainer = SwiftTrainer(args, several, several)
+    trainer.train()
+    assert trainer.run is not None
+    for line in (trainer.run.folder / "metrics.jsonl").read_text().splitlines():
+        figures = json.loads(line)
+        if "eval_threshold" in figures:
+            folder = trainer.run.folder / f"checkpoint-{figures['step']}"
+            kept = json.loads((folder / "classification.json").read_text())
+            assert kept["threshold"] == pytest.approx(figures["eval_threshold"])
+
+
+def test_a_run_that_draws_rows_by_label_can_be_evaluated_when_it_is_over(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in rows))
+    args = make_args(bert, dataset=str(data), eval_dataset=str(data), sampling="balanced")
+    trainer = SwiftTrainer(args)
+    trainer.train()
+    assert trainer.run is not None
+    assert evaluate_run(trainer.run.folder)["eval_accuracy"] >= 0
+    with pytest.raises(UserError, match="drawn by weight have no order"):
+        SwiftTrainer(make_args(bert, sampling="balanced", train_sampling_strategy="sequential"), rows)
+
+
+def test_an_undefined_figure_does_not_choose_the_best_model(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    steps = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    args = make_args(bert, **steps, load_best_model_at_end=True, metric_for_best_model="roc_auc")
+    with pytest.raises(UserError, match="does not define 'roc_auc'"):
+        SwiftTrainer(args, rows, rows[:2]).train()
+
+
+def test_an_adapter_for_other_labels_is_refused(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    first = SwiftTrainer(make_args(bert, use_lora=True, lora_rank=2), rows)
+    first.train()
+    assert first.run is not None
+    others = [{**row, "label": f"other {row['label']}"} for row in rows]
+    with pytest.raises(UserError, match="has a head for the labels 体育, 科技, 财经"):
+        SwiftTrainer(make_args(first.run.model, use_lora=True, lora_rank=2), others)
+
+
+def test_a_threshold_that_is_given_is_kept(bert: Path, make_args: Make, rows: list[dict[str, Any]]) -> None:
+    several = [{"text": row["text"], "labels": [row["label"]]} for row in rows]
+    trainer = SwiftTrainer(make_args(bert, threshold=0.3), several)
+    trainer.train()
+    assert settings(trainer)["threshold"] == 0.3
+
+
+def test_a_threshold_for_each_label(bert: Path, make_args: Make, rows: list[dict[str, Any]]) -> None:
+    several = [{"text": row["text"], "labels": [row["label"]]} for row in rows]
+    trainer = SwiftTrainer(make_args(bert, threshold="per_label"), several, several)
+    with trainer.recorded():
+        trainer.train()
+        trainer.evaluate()
+    assert len(settings(trainer)["threshold"]) == 3
+    assert [row["threshold"] for row in table(trainer, "per_class", 2)] == settings(trainer)["threshold"]
+
+
+def test_scores_are_learned(bert: Path, make_args: Make, rows: list[dict[str, Any]]) -> None:
+    scored = [{"text": row["text"], "label": len(row["text"]) / 10} for row in rows]
+    args = make_args(bert, max_steps=60, learning_rate=5e-3, per_device_train_batch_size=9)
+    trainer = SwiftTrainer(args, scored, scored)
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_mse"] < before["eval_mse"] / 10
+    assert after["eval_pearson"] > 0.5
+    assert trainer.network.config.problem_type == "regression"
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_decoder_learns_what_it_is_shown(
+    lora: bool, qwen: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    args = make_args(
+        qwen, max_steps=60, learning_rate=1e-2, per_device_train_batch_size=9, use_lora=lora, lora_rank=8
+    )
+    trainer = SwiftTrainer(args, rows, rows)
+    trainer.train()
+    assert trainer.evaluate()["eval_accuracy"] == 1.0
+    assert trainer.run is not None
+    assert evaluate_run_on(trainer, rows) == 1.0
+
+
+def evaluate_run_on(trainer: SwiftTrainer, rows: list[dict[str, Any]]) -> float:
+    """Accuracy of the saved model, built anew."""
+    from swift_core.preparation import prepare_task
+    from swift_core.runner import open_trained
+
+    assert trainer.run is not None
+    args = open_trained(trainer.run, [])
+    again = SwiftTrainer(args, prepared=prepare_task(args, None, rows, check=False), run=trainer.run)
+    return again.evaluate()["eval_accuracy"]
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(3, 3), (2, 5)])
+def test_accumulation_does_not_change_a_step(
+    batch: int, accumulate: int, still_bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    # Weighted rows: a mean over the weights of a piece would differ from that of the whole.
+    weights = {"体育": 5.0, "科技": 0.5, "财经": 1.0}
+    runs = []
+    for name, size, pieces in (("whole", 9, 1), ("cut", batch, accumulate)):
+        args = make_args(
+            still_bert,
+            **EXACT,
+            class_weights=weights,
+            output_dir=str(tmp_path / name),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=pieces,
+        )
+        trainer = SwiftTrainer(args, rows)
+        trainer.train()
+        assert trainer.run is not None
+        runs.append(load_file(trainer.run.model / "model.safetensors"))
+    assert all(torch.allclose(runs[0][name], runs[1][name], atol=1e-5) for name in runs[0])
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    options = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "sampling": "balanced",
+        "use_lora": True,
+        "lora_rank": 2,
+        "lora_dropout": 0.1,
+    }
+    whole = SwiftTrainer(make_args(bert, **options, output_dir=str(tmp_path / "a")), rows)
+    whole.train()
+
+    class Stop(Exception):
+        pass
+
+    from transformers import TrainerCallback
+
+    class Stopper(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 3:
+                raise Stop
+
+    broken = SwiftTrainer(
+        make_args(bert, **options, output_dir=str(tmp_path / "b")), rows, callbacks=[Stopper()]
+    )
+    with pytest.raises(Stop):
+        broken.train()
+    resumed = SwiftTrainer(make_args(bert, **options, output_dir=str(tmp_path / "b")), rows)
+    resumed.train(resume_from_checkpoint=True)
+    assert whole.run is not None and resumed.run is not None
+    first, second = (load_file(t.run.model / "adapter_model.safetensors") for t in (whole, resumed))
+    assert any("classifier" in name for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_stops_when_the_figure_gets_no_better(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    args = make_args(
+        bert,
+        learning_rate=0.0,
+        max_steps=20,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        early_stopping_patience=2,
+    )
+    trainer = SwiftTrainer(args, rows, rows)
+    trainer.train()
+    assert trainer.state.global_step == 6
+    with pytest.raises(UserError, match="early_stopping_patience: counts the evaluations"):
+        SwiftTrainer(make_args(bert, early_stopping_patience=2), rows, rows)
+
+
+def test_a_part_that_is_held_out_has_every_label_in_its_share(bert: Path, make_args: Make) -> None:
+    from swift_core.preparation import prepare_task
+
+    rows = [{"text": f"a {n}", "label": "common"} for n in range(90)]
+    rows += [{"text": f"b {n}", "label": "rare"} for n in range(10)] + [{"text": "c", "label": "single"}]
+    made = prepare_task(make_args(bert, eval_split=0.2), rows)
+    assert made.train is not None and made.evaluation is not None
+    held = list(made.evaluation.records["label"])
+    assert (held.count("common"), held.count("rare"), held.count("single")) == (18, 2, 0)
+    assert len(made.train.records) + len(held) == 101
+    scores = [{"text": f"a {n}", "label": n / 7} for n in range(90)]
+    scores += [{"text": f"b {n}", "label": 50.0} for n in range(10)]
+    scored = prepare_task(make_args(bert, eval_split=0.2), scores).evaluation
+    assert scored is not None
+    assert sum(label == 50.0 for label in scored.records["label"]) < 10
+    lone = [{"text": f"a {n}", "label": "a"} for n in range(5)]
+    lone += [{"text": f"b {n}", "label": f"b{n}"} for n in range(50)]
+    held_out = prepare_task(make_args(bert, eval_split=0.1), lone).evaluation
+    assert held_out is not None
+    assert set(held_out.records["label"]) == {"a"}
+    other = prepare_task(make_args(bert, eval_split=0.2, seed=7), rows)
+    assert other.evaluation is not None
+    assert list(other.evaluation.records["text"]) != list(made.evaluation.records["text"])
+
+
+def test_overlap_of_training_and_evaluation_data_is_told(
+    bert: Path, make_args: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from swift_core.preparation import prepare_task
+
+    train = [
+        {
+            "text": "The quick brown fox jumps over the lazy dog, twice, and then it sleeps until noon.",
+            "label": "x",
+        },
+        {"text": "Something else entirely is said here.", "label": "y"},
+    ]
+    evaluation = [
+        {
+            "text": "the quick brown fox jumps over the lazy dog twice and then it sleeps until NOON",
+            "label": "y",
+        },
+        {"text": "Something else entirely is said here!!", "label": "y"},
+        {
+            "text": "the quick brown fox jumps over the lazy dog, twice, and then it sleeps until ten",
+            "label": "x",
+        },
+        {"text": "No text is like this one.", "label": "x"},
+    ]
+    prepare_task(make_args(bert), train, evaluation)
+    told = capsys.readouterr().out
+    assert "3 of 4 evaluation texts are in the training data too (2 equal, 1 nearly)" in told
+    assert "evaluation row 1 = training row 1 (1.00, other label)" in told
+    prepare_task(make_args(bert, report_duplicates=False), train, evaluation)
+    assert "overlap" not in capsys.readouterr().out
+
+
+def test_a_diverged_model_is_told_and_no_figure_is_made_up(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    trainer = SwiftTrainer(make_args(bert), rows, rows)
+    with torch.no_grad():
+        trainer.network.classifier.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        trainer.evaluate()
