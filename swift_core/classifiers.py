@@ -61,11 +61,13 @@ class FlatClassifier:
         """Logits [S, C] of ``flat``, or what the class of transformers does with its own arguments.
 
         Args:
-            flat: K chunks.
+            flat: K chunks; what has a parent is read with it before it.
             owner: [K] the row of each chunk, from 0 to S - 1; None where each row is one chunk.
         """
         if flat is None:
             return super().forward(input_ids, *args, **kwargs)  # type: ignore[misc]
+        if self.pooling_method != "lasttoken":
+            flat = flat.joined()
         if self.pooling_method is None:
             return self._padded(flat)
         vectors = self.flat_vectors(flat)  # [K, D]

@@ -13,8 +13,8 @@ from swift_core.errors import UserError
 from swift_core.flat import flat_batch
 from swift_core.model_folders import load_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
-from swift_reranker.pairs import PairEncoding, TokenLists
 from swift_reranker.objective import check_training
+from swift_reranker.pairs import PairEncoding, TokenLists
 from swift_reranker.settings import Settings, read_settings
 from swift_reranker.template import DECODER, QWEN3_INSTRUCTION, QWEN3_RERANKER, Template
 
@@ -88,8 +88,8 @@ class RerankerCollator:
         """Batch S lists of K pairs as they are.
 
         Returns:
-            ``texts``, a :class:`swift_core.flat.FlatBatch` whose first K rows are the pairs, list by list, and
-            whose further ones are what pairs of one list begin with; ``group`` [K] int64, the list of each;
+            ``texts``, a :class:`swift_core.flat.FlatBatch` whose first K rows are the pairs, list by list,
+            and whose further ones are what pairs of a list begin with; ``group`` [K] int64, their lists;
             ``labels`` and ``scores``, float32 [K], or None where a list has none.
         """
         rows = [row for feature in features for row in feature["rows"]]
@@ -178,8 +178,8 @@ def make_collator(args: TrainingArguments) -> RerankerCollator:
         )
     if not tokenizer.is_fast:
         raise UserError(
-            f"model_name_or_path: the tokenizer of {args.core.model_name_or_path} can't tell where its tokens "
-            "lie in a text (it has no tokenizer.json), so documents can't be cut; choose a model that has one"
+            f"model_name_or_path: the tokenizer of {args.core.model_name_or_path} can't tell where its "
+            "tokens lie in a text (it has no tokenizer.json), so no document can be cut; choose another model"
         )
     text_config = config.get_text_config()
     settings = _settings(args, tokenizer, position_limit(text_config))
@@ -212,7 +212,9 @@ def _settings(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, limit
     if not generative and _takes_pairs(tokenizer) and template is not None:
         faults.append("template: an encoder reads pairs as its tokenizer makes them; leave it out")
     if task.instruction is not None and "{instruction}" not in (template or ""):
-        faults.append("instruction: the template has no place {instruction} for it; leave it out, or set template")
+        faults.append(
+            "instruction: the template has no place {instruction} for it; leave it out, or set template"
+        )
     tokens = {"true_token": task.true_token, "false_token": task.false_token}
     faults += [
         f"{name}: has no effect with scoring={scoring}; leave it out, or set scoring=generative"
@@ -252,9 +254,7 @@ def _check_tokens(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Non
     for name, token in (("true_token", settings.true_token), ("false_token", settings.false_token)):
         ids = [] if token is None else tokenizer(token, add_special_tokens=False)["input_ids"]
         if token is not None and len(ids) != 1:
-            faults.append(
-                f"{name}: expected a text that is one token of the model, found {token!r}, which is {len(ids)}"
-            )
+            faults.append(f"{name}: expected one token of the model, found {token!r}, which is {len(ids)}")
     if settings.true_token is not None and settings.true_token == settings.false_token:
         faults.append(f"false_token: expected another token than true_token, found {settings.false_token!r}")
     if faults:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from swift_core.batching import pad_batch
 from swift_core.errors import UserError
@@ -79,8 +79,8 @@ class _Vectors(nn.Module):
         super().__init__()
         self.hidden = vectors.unsqueeze(1)  # [S, 1, D]
 
-    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
 
 
 class _TwoRows(nn.Module):
@@ -119,19 +119,20 @@ def as_judge(model: PreTrainedModel, answers: tuple[int, int]) -> None:
     reason = _fault(judge)
     if reason is not None:
         raise UserError(
-            f"scoring: generative is not possible with {kind.__name__}: {reason}; set scoring=head, or choose "
-            "another model"
+            f"scoring: generative is not possible with {kind.__name__}: {reason}; set scoring=head, or "
+            "choose another model"
         )
 
 
 def _fault(judge: Any) -> str | None:
     """Why scores of ``judge`` are not those of its family; None where they are."""
-    if not _head_name(judge) or not isinstance(getattr(judge.get_output_embeddings(), "weight", None), Tensor):
+    head = judge.get_output_embeddings()
+    if not _head_name(judge) or hasattr(head, "base_layer") or not hasattr(head, "weight"):
         return "its vocabulary head is not a plain layer of it (lora_target_modules must leave it out)"
     if not is_causal_model(judge.flat_part):
         return "its attention looks both ways"
     generator = torch.Generator().manual_seed(0)
-    vocabulary = judge.get_output_embeddings().weight.shape[0]
+    vocabulary = head.weight.shape[0]
     rows = [torch.randint(1, min(vocabulary, 1000), (n,), generator=generator) for n in _PROBE_LENGTHS]
     flat = flat_batch(rows).to(next(judge.parameters()).device)
     with evaluating(judge):

@@ -1,4 +1,4 @@
-"""The model of a reranker: transformers' own class, with one output or with the two answers of a causal model."""
+"""The model of a reranker: transformers' own class, with one output, or asked for one of two answers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _judge(args: TrainingArguments, collator: RerankerCollator) -> Any:
         tokenizer(str(token), add_special_tokens=False)["input_ids"][0]
         for token in (settings.true_token, settings.false_token)
     )
-    model = load_backbone(args, transformers.AutoModelForCausalLM)
+    model: Any = load_backbone(args, transformers.AutoModelForCausalLM)
     as_judge(model.get_base_model() if hasattr(model, "get_base_model") else model, (true, false))
     # The part that runs on flat rows is another one now.
     set_state(model, FlatState(asked=args.core.attn_implementation))

@@ -58,8 +58,8 @@ def check_training(records: datasets.Dataset, args: TrainingArguments) -> None:
     size = args.trainer.per_device_train_batch_size
     if task.inbatch_negatives and size == 1:
         faults.append(
-            "inbatch_negatives: each batch holds one list, so there are none; set per_device_train_batch_size "
-            "to 2 or more"
+            "inbatch_negatives: each batch holds one list, so there are none; set "
+            "per_device_train_batch_size to 2 or more"
         )
     found, told = data_faults(records, name, of_teacher=name in OF_TEACHER)
     faults += found

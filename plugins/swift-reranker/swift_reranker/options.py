@@ -52,7 +52,8 @@ class RerankerOptions:
         None, help="Cut queries to so many tokens; default: never, one that leaves no room is an error."
     )
     loss: LossName | None = option(
-        None, help="Default: binary_cross_entropy for labels, margin_mse for rows with a teacher's scores and no labels."
+        None,
+        help="Default: binary_cross_entropy for labels, margin_mse where rows have a teacher's scores only.",
     )
     temperature: Annotated[float, Gt(0)] | None = option(
         None, help="Scores are divided by it (softmax_cross_entropy, kl); default: 1."
@@ -64,7 +65,8 @@ class RerankerOptions:
         None, help="What a pair of documents weighs (lambda_loss); default: ndcg_loss2++."
     )
     loss_depth: Annotated[int, Gt(0)] | None = option(
-        None, help="Only pairs with a document among the first so many count (lambda_loss, ranknet); default: all."
+        None,
+        help="Only pairs with a document among the first so many count (lambda_loss, ranknet); default: all.",
     )
     train_list_size: Annotated[int, Gt(1)] | None = option(
         None,
@@ -78,14 +80,14 @@ class RerankerOptions:
     )
     eval_retrieval: str | None = option(
         None,
-        help="Folder in the layout of BEIR to evaluate on: the documents that first_stage finds are reranked.",
+        help="Folder in the layout of BEIR to evaluate on: what first_stage finds there is reranked.",
         evaluates=True,
     )
     eval_retrieval_split: str = option("test", help="Which file of qrels/ to use.")
     first_stage: str = option(
         "bm25",
-        help="Where candidates come from in eval_retrieval: bm25, a run file (TREC, or JSON lines), or a FAISS "
-        "bundle that swift-embedding exported.",
+        help="Where candidates come from in eval_retrieval: bm25, a run file (TREC, or JSON lines), or a "
+        "FAISS bundle that swift-embedding exported.",
     )
     first_stage_depth: Annotated[int, Gt(0)] = option(
         100, help="How many candidates of the first stage are reranked for each query."

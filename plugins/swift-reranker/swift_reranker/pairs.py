@@ -1,10 +1,9 @@
-"""From a query and its documents to token ids: only the document is ever cut, and what they share is kept once."""
+"""From a query and its documents to token ids: only documents are cut, and what they share is kept once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swift_core.errors import UserError
@@ -111,8 +110,8 @@ class PairEncoding:
             documents, encoded["input_ids"], encoded["offset_mapping"], strict=True
         ):
             begin, finish = len(before), len(before) + len(document)
-            first = sum(1 for _ in takewhile(lambda span, at=begin: span[1] <= at, offsets))
-            tail = sum(1 for _ in takewhile(lambda span, at=finish: span[0] >= at, reversed(offsets)))
+            first = next((n for n, span in enumerate(offsets) if span[1] > begin), len(ids))
+            tail = next((n for n, span in enumerate(reversed(offsets)) if span[0] < finish), len(ids))
             kept = self._kept(ids, first, len(ids) - tail)
             rows.append([ids[n] for n in kept])
             cut.append(len(kept) < len(ids))

@@ -54,5 +54,6 @@ def read_settings(folder: Path) -> Settings | None:
         return Settings(**{field.name: found[field.name] for field in fields(Settings)})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: expected the settings of a reranker, found something else ({type(error).__name__}: {error})"
+            f"{path}: expected the settings of a reranker, found something else "
+            f"({type(error).__name__}: {error})"
         ) from error
