@@ -63,6 +63,24 @@ class RerankerCollator:
         check_training(train.records, args)
         return self
 
+    def check(self, data: TaskData, args: TrainingArguments) -> None:
+        """Refuse files that options name and that can't be used, before the model is built."""
+        from swift_reranker.evaluation import check_retrieval
+
+        check_retrieval(args)
+
+    def check_evaluation(self, data: TaskData) -> None:
+        """Refuse evaluation rows without labels.
+
+        Raises:
+            UserError: there is no label above 0 in them.
+        """
+        if not any(row is not None and max(row) > 0 for row in data.records["labels"]):
+            raise UserError(
+                "eval_dataset: expected lists with a relevant document (a label above 0), found none; a "
+                "teacher's scores are not enough"
+            )
+
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Token ids of a list, its labels and its teacher's scores."""
         tokens = self.pairs.of_list(record["query"], record["documents"])

@@ -164,6 +164,21 @@ def load_candidates(args: TrainingArguments) -> tuple[Retrieval, Candidates]:
     return retrieval, found
 
 
+def check_retrieval(args: TrainingArguments) -> None:
+    """Refuse evaluation data that can't be used, before a model is built; nothing is searched yet.
+
+    Raises:
+        UserError: see :func:`load_candidates`.
+    """
+    if args.task.eval_retrieval is None:
+        return
+    stage = Path(args.task.first_stage)
+    if args.task.first_stage == "bm25" or stage.is_dir():
+        load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
+    else:
+        load_candidates(args)
+
+
 def _measured(
     lists: _Lists, scores: Sequence[np.ndarray], args: TrainingArguments
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:

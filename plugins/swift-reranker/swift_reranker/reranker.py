@@ -13,6 +13,7 @@ import torch
 
 from swift_core.arguments import TrainingArguments
 from swift_core.errors import SwiftError, UserError
+from swift_core.model_folders import resolve_model
 from swift_reranker.collator import RerankerCollator, feature_of, make_collator
 from swift_reranker.model import build_model
 from swift_reranker.scoring import score_lists
@@ -88,7 +89,7 @@ def load_reranker(folder: str | Path, *, device: torch.device | str = "cpu") -> 
         UserError: the folder holds no reranker.
     """
     folder = Path(folder)
-    if read_settings(folder) is None and not _is_cross_encoder(folder):
+    if not _holds_reranker(folder):
         raise UserError(
             f"{folder}: expected a reranker (an export of the format hf, the model/ folder of a run, or a "
             "classifier with one output), found none"
@@ -105,7 +106,14 @@ def load_reranker(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     return Reranker(model=model.to(device).eval().requires_grad_(False), collator=collator)
 
 
-def _is_cross_encoder(folder: Path) -> bool:
+def is_reranker(args: TrainingArguments) -> bool:
+    """Whether the run's model is a trained reranker, ours or of others: not one whose head is new."""
+    return _holds_reranker(resolve_model(args))
+
+
+def _holds_reranker(folder: Path) -> bool:
+    if read_settings(folder) is not None:
+        return True
     config = _config(folder)
     names = config.get("architectures") or ()
     one = config.get("num_labels") == 1 or len(config.get("id2label") or ()) == 1
