@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -120,11 +121,7 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
         f"task      {options.task_type} (package {options.claim.package} {options.claim.version})",
         f"model     {options.core.model_name_or_path or 'built by the task'}: {type(base).__name__}, "
         f"{every:,} parameters, {how}",
-        f"train on  {data_line(trainer.train_data)}",
-    ]
-    if trainer.eval_data is not None:
-        lines.append(f"evaluate  {data_line(trainer.eval_data)}")
-    lines += [
+        *data_lines({"train on": trainer.train_data, "evaluate": trainer.eval_data}),
         f"options   {listed(changed)}",
         f"batches   {_batch_line(trainer)}",
         *_padding_lines(trainer),
@@ -159,9 +156,23 @@ def padding_told(cost: float) -> str:
     return f"padded batches would compute {cost:.2f} tokens for each useful one"
 
 
-def data_line(data: TaskData | None) -> str:
-    """One line on a data set: rows, tokens, cut rows."""
-    if data is None or data.stats is None:
+def data_lines(parts: Mapping[str, TaskData | None]) -> list[str]:
+    """What there is to say of each of a run's data sets, by the word before it."""
+    lines, told = [], None
+    for word, data in parts.items():
+        if data is None:
+            continue
+        lines.append(f"{word:<9} {_data_line(data)}")
+        # A part that was held out comes of the same rows.
+        if data.gathered is not None and data.sources != told:
+            lines.append(f"gathered  {data.gathered}")
+            told = data.sources
+    return lines
+
+
+def _data_line(data: TaskData) -> str:
+    """Rows, tokens, cut rows."""
+    if data.stats is None:
         return "nothing"
     stats = data.stats
     cut = f", {stats.truncated_rows:,} rows cut to max_length ({stats.truncated_rows / stats.rows:.1%})"
