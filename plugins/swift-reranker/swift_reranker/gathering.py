@@ -51,8 +51,8 @@ def _list_numbers(records: datasets.Dataset) -> np.ndarray:
     texts = _codes(records, "query")
     ids = _codes(records, "query_id")
     sources = np.asarray(records.with_format("numpy")["source"][:])
-    by_id: dict[tuple[int, int], int] = {}
-    by_text: dict[tuple[int, int], int] = {}
+    by_id: dict[tuple[int, int | None], int] = {}
+    by_text: dict[tuple[int, int | None], int] = {}
     unnamed: set[int] = set()
     numbers: list[int] = []
     count = 0
