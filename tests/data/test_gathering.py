@@ -142,7 +142,7 @@ def test_a_row_that_can_not_be_encoded_is_counted_among_the_gathered(tmp_path: P
     [
         ("bare", r"must return a datasets\.Dataset and a text or None, found a value of type Dataset"),
         ("untold", r"must tell what it did in a text, or None, found a number \(7\)"),
-        ("renamed", r"expected words: .*, found letters: "),
+        ("renamed", r"must keep .* expected words: list<.*, found letters: list<"),
         ("emptied", "must return rows, found none"),
         ("lost", "can't be loaded"),
     ],
