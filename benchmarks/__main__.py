@@ -19,6 +19,8 @@ BENCHMARKS = {
     "long-document": "benchmarks.long_document",
     "classification": "benchmarks.classification",
     "classification-quality": "benchmarks.classification_quality",
+    "reranking": "benchmarks.reranking",
+    "scoring": "benchmarks.scoring",
     "lora-memory": "benchmarks.lora_memory",
 }
 
