@@ -21,6 +21,7 @@ BENCHMARKS = {
     "classification-quality": "benchmarks.classification_quality",
     "reranking": "benchmarks.reranking",
     "scoring": "benchmarks.scoring",
+    "reranker-quality": "benchmarks.reranker_quality",
     "lora-memory": "benchmarks.lora_memory",
 }
 

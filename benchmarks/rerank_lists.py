@@ -54,6 +54,15 @@ def best_labelled(row: Row, size: int) -> Row:
     return _picked(row, sorted(places[:size]))
 
 
+def pairs_of(rows: Sequence[Row]) -> list[Row]:
+    """Lists as pairs with a label, list by list."""
+    return [
+        {"query": row["query"], "document": document, "label": float(label)}
+        for row in rows
+        for document, label in zip(row["documents"], row["labels"], strict=True)
+    ]
+
+
 def cut_documents(rows: Sequence[Row], tokenizer: Any, low: int, high: int) -> list[Row]:
     """The lists with each document cut, as :func:`benchmarks.workload.with_lengths` cuts."""
     plain = [{"positive": "", "negatives": row["documents"]} for row in rows]

@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from benchmarks.measure import RecordsLoss, Span, now
 from benchmarks.peers import in_given_order
+from benchmarks.rerank_lists import pairs_of
 from benchmarks.sides import Trained, loop_options, train_swift
 from benchmarks.workload import Row, Workload
 from swift_reranker.template import Template
@@ -68,15 +69,6 @@ class _PeerTrainer(RecordsLoss, CrossEncoderTrainer):
         """No model card: it draws examples, with a bar on the terminal, before anything is timed."""
 
 
-def pairs_of(rows: Sequence[Row]) -> list[Row]:
-    """Lists as pairs with a label, list by list."""
-    return [
-        {"query": row["query"], "document": document, "label": float(label)}
-        for row in rows
-        for document, label in zip(row["documents"], row["labels"], strict=True)
-    ]
-
-
 class PaddedPairs:
     """transformers: a causal model on whole pairs, padded on the left; logits of the last token only.
 
@@ -105,7 +97,9 @@ class PaddedPairs:
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
             callbacks=list(callbacks),
         )
-        trainer.answers = [int(tokenizer.convert_tokens_to_ids(token)) for token in ("yes", "no")]
+        trainer.answers = [
+            tokenizer(token, add_special_tokens=False)["input_ids"][0] for token in ("yes", "no")
+        ]
         trainer.train()
         return Trained([float(loss) for loss in trainer.losses], took)
 
