@@ -68,9 +68,9 @@ class Job:
 
 def main(arguments: list[str]) -> int:
     """Do what is not in the results yet, then print a table of all of it."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     begin(_PACKAGES, parsed.threads)
-    found = run_jobs(_jobs(parsed), _do, parsed.results, _line)
+    found = run_jobs(jobs_of(parsed), train_and_measure, parsed.results, _line)
     more = [f"BM25 top {parsed.depth}: {name}" for name in _METRICS] if parsed.retrieval else []
     print("\n" + "\n".join(table(found, (*_METRICS, *more))))
     if parsed.retrieval:
@@ -83,9 +83,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks reranker-quality", description=__doc__)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    found = argparse.ArgumentParser(prog="python -m benchmarks reranker-quality", description=__doc__)
+    add = found.add_argument
     add("--data", type=Path, required=True, help="folder with a folder for each data set")
     add(
         "--set",
@@ -108,10 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", type=int, help="train on so many lists, drawn at random (default: all)")
     add("--dev", type=float, metavar="SHARE", help="measure on a share of train, held out, not on test")
     add("--threads", type=int, help="threads of torch (default: torch's own)")
-    return parser
+    return found
 
 
-def _jobs(parsed: argparse.Namespace) -> list[Job]:
+def jobs_of(parsed: argparse.Namespace) -> list[Job]:
+    """What the options ask for: the untrained model, then the systems in turns."""
     from benchmarks.rerank_finetune import RerankRecipe
 
     recipe = RerankRecipe(
@@ -141,7 +143,7 @@ def _jobs(parsed: argparse.Namespace) -> list[Job]:
     ]
 
 
-def _do(job: Job) -> Result:
+def train_and_measure(job: Job) -> Result:
     """Train and evaluate, in this process."""
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as name:
         begin(_PACKAGES, job.threads)

@@ -18,25 +18,16 @@ from swift_reranker.template import QWEN3_INSTRUCTION, QWEN3_RERANKER
 
 ROOT = Path(__file__).parents[2]
 THINGS = ("sea", "fish", "ship", "forest", "bird", "deer")
-IN_TURN = (
-    "import json, sys; from benchmarks.__main__ import main; "
-    "sys.exit(max(main(command) for command in json.loads(sys.argv[1])))"
-)
-
-
-def benchmark(*commands: list[str]) -> str:
-    """Run benchmarks one after the other, in one process: most of its time is imports."""
-    done = subprocess.run(
-        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+IN_TURN = """
+import json, sys
+from benchmarks import reranker_quality as quality
+from benchmarks.__main__ import main
+commands = json.loads(sys.argv[1])
+parsed = quality.parser().parse_args(commands[-1][1:])
+lines = [json.dumps(quality.train_and_measure(job)) for job in quality.jobs_of(parsed)]
+parsed.results.write_text("\\n".join(lines) + "\\n")
+sys.exit(max(main(command) for command in commands))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +73,45 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_sides_compute_the_same(data: Path, encoder: Path) -> None:
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results") / "results.jsonl"
+
+
+@pytest.fixture(scope="module")
+def out(data: Path, encoder: Path, results: Path) -> str:
+    """What all three print, one after the other in one process: most of its time is imports.
+
+    The trainings of the last, a process each otherwise, are in its results already when it starts.
+    """
     model = ["--model", str(encoder)]
     train = ["reranking", *model, "--data", str(data / "train.jsonl"), "--lists", "2", "--list-size", "3"]
     train += ["--steps", "2", "--repeats", "1"]
     score = ["scoring", *model, "--repeats", "1", "--queries", "2"]
-    out = benchmark(
+    quality = ["reranker-quality", "--data", str(data.parent), "--set", data.name, *model, "--seeds", "3"]
+    quality += ["--results", str(results), "--lists", "2", "--list-size", "3", "--max-length", "64"]
+    commands = [
         [*train, "--max-length", "64"],
         [*train, "--max-length", "64", "--loss", "lambda_loss"],
         [*train, "--causal"],
         [*score, "--max-length", "64", "--retrieval", str(data), "--depth", "4"],
         [*score, "--causal", "--data", str(data / "test.jsonl")],
+        [*quality, "--epochs", "1", "--retrieval", str(data), "--depth", "3"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_all_sides_compute_the_same(out: str) -> None:
     relative = re.findall(r"Largest relative difference: (\S+)", out)
     assert len(relative) == 4 and all(float(found) <= 1e-5 for found in relative)  # two peers with --causal
     assert len(re.findall(r"\| pairs per CPU-second \| [\d.,]+ \| [\d.,]+ \| [\d.]+ \|", out)) == 4
@@ -103,12 +121,7 @@ def test_all_sides_compute_the_same(data: Path, encoder: Path) -> None:
     assert re.search(r"pairs     8 of 2 queries", out) and re.search(r"\| swift \| [\d.,]+ \|", out)
 
 
-def test_both_systems_are_trained_and_measured_once(data: Path, encoder: Path, tmp_path: Path) -> None:
-    results = tmp_path / "results.jsonl"
-    command = ["reranker-quality", "--data", str(data.parent), "--set", data.name, "--model", str(encoder)]
-    command += ["--seeds", "3", "--results", str(results), "--lists", "2", "--list-size", "3"]
-    command += ["--max-length", "64", "--epochs", "1", "--retrieval", str(data), "--depth", "3"]
-    out = benchmark(command, command)
+def test_both_systems_are_trained_and_measured_once(out: str, results: Path) -> None:
     row = r"\| {} \|( [01]\.\d{{4}} \|){{6}}"
     assert all(re.search(row.format(system), out) for system in ("untrained", "peer", "swift"))
     assert "BM25 alone on things: ndcg@10 1.0000" in out
