@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from swift_core.errors import UserError
-from swift_reranker import losses
-from swift_reranker.requirements import data_faults
+from swift_reranker import losses, requirements
 
 if TYPE_CHECKING:
     import datasets
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 USES: Mapping[LossName, frozenset[str]] = {
     "binary_cross_entropy": frozenset({"inbatch_negatives"}),
-    "mse": frozenset(),
+    "mean_squared_error": frozenset(),
     "softmax_cross_entropy": frozenset({"inbatch_negatives", "temperature"}),
     "ranknet": frozenset({"inbatch_negatives", "loss_depth"}),
     "lambda_loss": frozenset({"inbatch_negatives", "loss_depth", "weighting"}),
@@ -28,12 +27,9 @@ USES: Mapping[LossName, frozenset[str]] = {
     "list_mle": frozenset(),
     "p_list_mle": frozenset(),
     "margin_mse": frozenset(),
-    "kl": frozenset({"temperature", "teacher_temperature"}),
+    "kl_divergence": frozenset({"temperature", "teacher_temperature"}),
 }
 """Options that a loss reads; one that the loss of a run does not read is refused."""
-
-OF_TEACHER: frozenset[LossName] = frozenset({"margin_mse", "kl"})
-"""Losses that learn the scores of a teacher; the others learn labels."""
 
 
 def loss_name(task: RerankerOptions, *, labelled: bool) -> LossName:
@@ -61,12 +57,12 @@ def check_training(records: datasets.Dataset, args: TrainingArguments) -> None:
             "inbatch_negatives: each batch holds one list, so there are none; set "
             "per_device_train_batch_size to 2 or more"
         )
-    found, told = data_faults(records, name, of_teacher=name in OF_TEACHER)
-    faults += found
-    if faults:
-        raise UserError(*faults)
-    if told is not None and args.trainer.process_index == 0:
-        print(told, flush=True)
+    found = requirements.check_training(records, name)
+    if faults or found.faults:
+        raise UserError(*faults, *found.faults)
+    if args.trainer.process_index == 0:
+        for warning in found.warnings:
+            print(f"warning: {warning}", flush=True)
 
 
 def is_labelled(records: datasets.Dataset) -> bool:
@@ -88,7 +84,7 @@ def list_losses(scores: Tensor, batch: Mapping[str, Any], task: RerankerOptions)
     labels, teacher, group = batch["labels"], batch["scores"], batch["group"]
     temperature = task.temperature or 1.0
     match loss_name(task, labelled=labels is not None):
-        case "mse":
+        case "mean_squared_error":
             return losses.mean_squared_error(scores, labels, group)
         case "softmax_cross_entropy":
             return losses.softmax_cross_entropy(scores, labels, group, temperature=temperature)
@@ -105,7 +101,7 @@ def list_losses(scores: Tensor, batch: Mapping[str, Any], task: RerankerOptions)
             return losses.p_list_mle(scores, labels, group)
         case "margin_mse":
             return losses.margin_mse(scores, teacher, group)
-        case "kl":
+        case "kl_divergence":
             return losses.kl_divergence(
                 scores,
                 teacher,

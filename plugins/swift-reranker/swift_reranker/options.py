@@ -11,7 +11,7 @@ from swift_core.spec import option
 
 LossName = Literal[
     "binary_cross_entropy",
-    "mse",
+    "mean_squared_error",
     "softmax_cross_entropy",
     "ranknet",
     "lambda_loss",
@@ -19,7 +19,7 @@ LossName = Literal[
     "list_mle",
     "p_list_mle",
     "margin_mse",
-    "kl",
+    "kl_divergence",
 ]
 Scoring = Literal["head", "generative"]
 Weighting = Literal["ndcg_loss2++", "ndcg_loss2", "lambda_rank"]
@@ -56,10 +56,10 @@ class RerankerOptions:
         help="Default: binary_cross_entropy for labels, margin_mse where rows have a teacher's scores only.",
     )
     temperature: Annotated[float, Gt(0)] | None = option(
-        None, help="Scores are divided by it (softmax_cross_entropy, kl); default: 1."
+        None, help="Scores are divided by it (softmax_cross_entropy, kl_divergence); default: 1."
     )
     teacher_temperature: Annotated[float, Gt(0)] | None = option(
-        None, help="The teacher's scores are divided by it (kl); default: 1."
+        None, help="The teacher's scores are divided by it (kl_divergence); default: 1."
     )
     weighting: Weighting | None = option(
         None, help="What a pair of documents weighs (lambda_loss); default: ndcg_loss2++."

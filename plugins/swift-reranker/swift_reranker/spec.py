@@ -30,8 +30,4 @@ SPEC = TaskSpec(
         ),
     ),
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 8},
-    # serving={
-    # "/v1/rerank": "swift_reranker.serving:rerank",
-    # "/v1/score": "swift_reranker.serving:score",
-    # },
 )
