@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -47,6 +47,7 @@ class ConsoleCallback(TrainerCallback):
         self._bar: Any = None
         self._started = 0.0
         self._first_step = 0
+        self._before: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say what is trained, on what, with which options and where it goes."""
@@ -74,6 +75,20 @@ class ConsoleCallback(TrainerCallback):
             declared = {f"eval_{metric.name}" for metric in self._trainer.options.spec.metrics}
             shown = {name: value for name, value in logs.items() if name in declared}
             self._say(f"evaluation at step {state.global_step}  {_figures(shown)}")
+            if state.global_step == 0:
+                self._before = shown
+            for line in self._worse(shown):
+                self._say(line)
+
+    def _worse(self, figures: Mapping[str, float]) -> Iterator[str]:
+        """A line for each primary metric that is worse than before training."""
+        for metric in self._trainer.options.spec.metrics:
+            name = f"eval_{metric.name}"
+            before, now = self._before.get(name), figures.get(name)
+            if not metric.primary or before is None or now is None or before == now:
+                continue
+            if (now > before) != metric.higher_is_better:
+                yield f"          worse than before training: {metric.name} was {before:.4g}"
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the bar away."""

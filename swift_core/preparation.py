@@ -97,6 +97,11 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
             f"eval_strategy: '{when.value}' needs evaluation data, found none; set eval_dataset or "
             "eval_split, or eval_strategy=no"
         )
+    if "eval_on_start" in args.given and loop.eval_on_start and evaluation is None and not args.evaluates:
+        raise UserError(
+            "eval_on_start: needs evaluation data, found none; set eval_dataset or eval_split, or leave it "
+            "out"
+        )
     if args.core.early_stopping_patience is not None and when == IntervalStrategy.NO:
         raise UserError(
             "early_stopping_patience: counts the evaluations during training, found eval_strategy=no; set "

@@ -1,7 +1,7 @@
 """What the task type ``reranker`` says about itself."""
 
 from swift_core.spec import ExportFormat, Metric, TaskSpec
-from swift_reranker.layouts import COLUMNS, FOLDERS, LAYOUTS
+from swift_reranker.layouts import COLUMNS, FOLDERS, GATHER, LAYOUTS
 
 SPEC = TaskSpec(
     name="reranker",
@@ -9,7 +9,7 @@ SPEC = TaskSpec(
     columns=COLUMNS,
     layouts=LAYOUTS,
     folders=FOLDERS,
-    gather="swift_reranker.layouts:gather",
+    gather=GATHER,
     options="swift_reranker.options:RerankerOptions",
     implementation="swift_reranker.hooks",
     metrics=(
@@ -29,5 +29,6 @@ SPEC = TaskSpec(
             requires=("onnx", "onnxruntime", "onnxscript"),
         ),
     ),
-    defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 8},
+    # A reranker that got worse by training is common, and shows only beside its figures before.
+    defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 8, "eval_on_start": True},
 )
