@@ -119,11 +119,9 @@ def test_a_run_that_got_worse_says_so(
     wrong = [{**row, "label": 1.0 - row["label"]} for row in rows]
     worse = make_args(
         good.model,
-        dataset=wrong,
         eval_dataset=str(pairs),
         max_steps=40,
         learning_rate=1e-2,
-        export_formats=[],
     )
     trainer = SwiftTrainer(worse, wrong)
     with trainer.recorded():
