@@ -131,9 +131,8 @@ class TaskSpec:
         metrics: what ``evaluate`` returns; exactly one of each group is primary.
         exports: what ``export`` can write.
         defaults: defaults of the task for options of the core or of ``transformers.TrainingArguments``.
-        serving_route: HTTP path that a server gives this task, if it is served.
-        serving: dotted path ``module:function`` of what answers a request there: see
-            :mod:`swift_core.serving`.
+        serving: HTTP paths that a server gives this task, each with the dotted path ``module:function`` of
+            what answers a request there: see :mod:`swift_core.serving`.
         resources: hints for a scheduler.
         parent: name of a task type whose hooks are used where this task implements none.
 
@@ -152,18 +151,18 @@ class TaskSpec:
     metrics: tuple[Metric, ...] = ()
     exports: tuple[ExportFormat, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    serving_route: str | None = None
-    serving: str | None = None
+    serving: Mapping[str, str] = field(default_factory=dict)
     resources: ResourceProfile = field(default_factory=ResourceProfile)
     parent: str | None = None
 
     def __post_init__(self) -> None:
         if not TASK_NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r}: use lower-case words joined by '-', such as 'legal-ner'")
-        for path_field in ("implementation", "options", "serving"):
+        for path_field in ("implementation", "options"):
             path = getattr(self, path_field)
             if path is not None and not _DOTTED.fullmatch(path):
                 raise ValueError(f"{path_field}={path!r}: expected 'package.module' or 'package.module:Name'")
+        _check_serving(self.serving)
         paths = {layout.name: layout.convert for layout in self.layouts}
         paths.update({folder.name: folder.read for folder in self.folders})
         for name, path in paths.items():
@@ -194,6 +193,15 @@ class TaskSpec:
     def export_format(self, name: str) -> ExportFormat | None:
         """The declared export format of that name, or None."""
         return next((entry for entry in self.exports if entry.name == name), None)
+
+
+def _check_serving(serving: Mapping[str, str]) -> None:
+    for route, path in serving.items():
+        if not route.startswith("/") or ":" not in path or not _DOTTED.fullmatch(path):
+            raise ValueError(
+                f"serving={{{route!r}: {path!r}}}: expected a path such as '/v1/embeddings', and "
+                "'package.module:function'"
+            )
 
 
 def option(default: Any = dataclasses.MISSING, *, help: str, evaluates: bool = False) -> Any:
