@@ -19,6 +19,9 @@ BENCHMARKS = {
     "long-document": "benchmarks.long_document",
     "classification": "benchmarks.classification",
     "classification-quality": "benchmarks.classification_quality",
+    "reranking": "benchmarks.reranking",
+    "scoring": "benchmarks.scoring",
+    "reranker-quality": "benchmarks.reranker_quality",
     "lora-memory": "benchmarks.lora_memory",
 }
 

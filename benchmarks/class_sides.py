@@ -21,11 +21,8 @@ from transformers import (
 )
 
 from benchmarks.measure import RecordsLoss, now
-from benchmarks.sides import Trained, loop_options
+from benchmarks.sides import Trained, loop_options, train_swift
 from benchmarks.workload import Workload
-from swift_core import SwiftTrainer, TrainingArguments
-from swift_core.preparation import Preparation, prepare_data
-from swift_core.runtime import Runtime
 
 
 def write_classifier(model: Path, labels: Sequence[str], target: Path, *, dropout: bool) -> Path:
@@ -84,10 +81,6 @@ class Peer:
         return Trained([float(loss) for loss in trainer.losses], took)
 
 
-class _SwiftTrainer(RecordsLoss, SwiftTrainer):
-    pass
-
-
 class Swift:
     """Swift: SwiftTrainer with the hooks of swift-cls."""
 
@@ -95,22 +88,4 @@ class Swift:
 
     def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
         """See :class:`benchmarks.sides.Side`."""
-        args = TrainingArguments(
-            "sequence-classification",
-            **loop_options(work, folder),
-            model_name_or_path=str(work.model),
-            max_length=work.max_length,
-            train_sampling_strategy="sequential",
-            cache_dir=str(folder / "cache"),
-            verify_saves=False,
-        )
-        runtime = Runtime(args.claim)
-        collator = runtime.make_collator(args=args)
-        began = now()
-        data = prepare_data(list(work.rows), "train", args, collator)
-        took = now() - began
-        trainer = _SwiftTrainer(
-            args, callbacks=list(callbacks), prepared=Preparation(runtime, collator, data, None)
-        )
-        trainer.train()
-        return Trained([float(loss) for loss in trainer.losses], took)
+        return train_swift(work, folder, callbacks, "sequence-classification", {})

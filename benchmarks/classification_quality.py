@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.jobs import Result, run_jobs
-from benchmarks.machine import begin, demo_model
+from benchmarks.jobs import Result, in_turns, model_folder, model_name, run_jobs
+from benchmarks.machine import begin
 from benchmarks.quality_report import table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Job:
         return {
             "set": self.data.name,
             "split": "dev" if self.dev_share else "test",
-            "model": self.model.parent.name if self.model.name == "model" else self.model.name,
+            "model": model_name(self.model),
             "system": self.system,
             "seed": self.seed,
             "rows": self.rows,
@@ -101,11 +101,10 @@ def _jobs(parsed: argparse.Namespace) -> list[Job]:
         prompt=parsed.prompt,
         lora_rank=parsed.lora_rank if parsed.lora else None,
     )
-    systems = ("swift", "peer") if parsed.system == "both" else (parsed.system,)
     return [
         Job(
             data=(parsed.data / parsed.set).resolve(),
-            model=demo_model() if parsed.model == "minilm" else Path(parsed.model).resolve(),
+            model=model_folder(parsed.model),
             system=system,
             seed=seed,
             recipe=recipe,
@@ -113,9 +112,7 @@ def _jobs(parsed: argparse.Namespace) -> list[Job]:
             dev_share=parsed.dev,
             threads=parsed.threads,
         )
-        for n, seed in enumerate(parsed.seeds)
-        # Who goes first changes, so that a machine that gets busier favours neither.
-        for system in (systems if n % 2 == 0 else systems[::-1])
+        for system, seed in in_turns(parsed.system, parsed.seeds)
     ]
 
 

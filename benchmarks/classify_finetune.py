@@ -18,6 +18,7 @@ import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 from benchmarks.measure import Span, now
+from benchmarks.sides import recipe_options
 from swift_cls.predicting import predict
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.preparation import prepare_data
@@ -65,7 +66,7 @@ def train_swift(
     lora = {} if recipe.lora_rank is None else {"use_lora": True, "lora_rank": recipe.lora_rank}
     args = TrainingArguments(
         "sequence-classification",
-        **_loop_options(recipe, seed, folder),
+        **_options(recipe, seed, folder),
         **lora,
         model_name_or_path=str(model),
         max_length=recipe.max_length,
@@ -97,7 +98,7 @@ def train_peer(
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     trainer = transformers.Trainer(
         model=_peer_model(model, names, recipe),
-        args=transformers.TrainingArguments(**_loop_options(recipe, seed, folder)),
+        args=transformers.TrainingArguments(**_options(recipe, seed, folder)),
         train_dataset=_tokenised(rows, names, tokenizer, recipe),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
@@ -147,20 +148,5 @@ def _tokenised(rows: Sequence[Row], names: Sequence[str], tokenizer: Any, recipe
     return data.map(encode, batched=True, remove_columns=["text", "label"])
 
 
-def _loop_options(recipe: ClassRecipe, seed: int, folder: Path) -> dict[str, Any]:
-    """What both trainers hand on to the loop of transformers; all else is its default."""
-    return {
-        "output_dir": str(folder / "output"),
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": recipe.warmup,
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": torch.accelerator.is_available(),
-        "seed": seed,
-    }
+def _options(recipe: ClassRecipe, seed: int, folder: Path) -> dict[str, Any]:
+    return {**recipe_options(recipe, seed, folder), "weight_decay": recipe.weight_decay}

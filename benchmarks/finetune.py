@@ -25,6 +25,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from benchmarks.measure import Span, now
 from benchmarks.recipe import Recipe
+from benchmarks.sides import recipe_options
 from benchmarks.workload import Row
 from swift_core import SwiftTrainer, TrainingArguments
 
@@ -45,7 +46,7 @@ def train_swift(model: Path, rows: Sequence[Row], recipe: Recipe, seed: int, fol
     """
     args = TrainingArguments(
         "embedding",
-        **_loop_options(recipe, seed, folder),
+        **recipe_options(recipe, seed, folder),
         model_name_or_path=str(model),
         max_length=recipe.max_length,
         temperature=recipe.temperature,
@@ -81,7 +82,7 @@ def train_peer(model: Path, rows: Sequence[Row], recipe: Recipe, seed: int, fold
     trainer = _PeerTrainer(
         model=encoder,
         args=SentenceTransformerTrainingArguments(
-            **_loop_options(recipe, seed, folder),
+            **recipe_options(recipe, seed, folder),
             batch_sampler=BatchSamplers.NO_DUPLICATES,
             prompts=prompts if any(prompts.values()) else None,
         ),
@@ -100,24 +101,6 @@ def train_peer(model: Path, rows: Sequence[Row], recipe: Recipe, seed: int, fold
     trainer.train()
     encoder.save_pretrained(str(folder / "model"), create_model_card=False)
     return Trained(folder / "model", now() - began, trainer.state.global_step)
-
-
-def _loop_options(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
-    """What both trainers hand on to the loop of transformers; all else is its default."""
-    return {
-        "output_dir": str(folder / "output"),
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": recipe.warmup,
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": torch.accelerator.is_available(),
-        "seed": seed,
-    }
 
 
 def evaluate(model: Path, recipe: Recipe, beir: Path, split: str, folder: Path) -> dict[str, float]:

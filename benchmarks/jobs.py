@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.machine import demo_model
+
 Result = dict[str, Any]
 
 
@@ -18,6 +20,27 @@ class Keyed(Protocol):
     @property
     def key(self) -> Result:
         """What tells it from others, as JSON gives it back; part of its result."""
+
+
+def in_turns(system: str, seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Systems and seeds of a comparison; ``system`` is swift, peer or both.
+
+    Who goes first changes, so that a machine that gets busier favours neither.
+    """
+    systems = ("swift", "peer") if system == "both" else (system,)
+    return [
+        (name, seed) for n, seed in enumerate(seeds) for name in (systems if n % 2 == 0 else systems[::-1])
+    ]
+
+
+def model_folder(text: str) -> Path:
+    """The folder that an option names, or that of MiniLM for ``minilm``."""
+    return demo_model() if text == "minilm" else Path(text).resolve()
+
+
+def model_name(folder: Path) -> str:
+    """What a model is called in the results."""
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def run_jobs(

@@ -22,12 +22,9 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
-from benchmarks.measure import RecordsLoss, Span, now
-from benchmarks.sides import Trained, loop_options
+from benchmarks.measure import RecordsLoss, Span
+from benchmarks.sides import Trained, loop_options, train_swift
 from benchmarks.workload import Workload
-from swift_core import SwiftTrainer, TrainingArguments
-from swift_core.preparation import Preparation, prepare_data
-from swift_core.runtime import Runtime
 
 
 class _PeerTrainer(RecordsLoss, SentenceTransformerTrainer):
@@ -49,7 +46,7 @@ class Peer:
         trainer = _PeerTrainer(
             model=model,
             args=SentenceTransformerTrainingArguments(
-                **loop_options(work, folder), batch_sampler=_in_given_order
+                **loop_options(work, folder), batch_sampler=in_given_order
             ),
             train_dataset=datasets.Dataset.from_list([_columns(row) for row in work.rows]),
             loss=MultipleNegativesRankingLoss(model, scale=1 / work.temperature),
@@ -59,17 +56,14 @@ class Peer:
         return Trained([float(loss) for loss in trainer.losses], Span(0.0, 0.0))
 
 
-def _in_given_order(dataset: datasets.Dataset, **options: Any) -> DefaultBatchSampler:
+def in_given_order(dataset: datasets.Dataset, **options: Any) -> DefaultBatchSampler:
+    """What the trainers of sentence-transformers take to leave rows in their order."""
     return DefaultBatchSampler(SequentialSampler(dataset), **options)
 
 
 def _columns(row: dict[str, Any]) -> dict[str, str]:
     negatives = {f"negative_{n}": text for n, text in enumerate(row["negatives"], start=1)}
     return {"query": row["query"], "positive": row["positive"], **negatives}
-
-
-class _SwiftTrainer(RecordsLoss, SwiftTrainer):
-    pass
 
 
 class Swift:
@@ -82,27 +76,11 @@ class Swift:
 
     def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
         """See :class:`Side`."""
-        args = TrainingArguments(
-            "embedding",
-            **loop_options(work, folder),
-            model_name_or_path=str(work.model),
-            max_length=work.max_length,
-            temperature=work.temperature,
+        options = {
+            "temperature": work.temperature,
             # The peer's trainer puts none, whatever the model's configuration says.
-            query_prompt="",
-            document_prompt="",
-            train_sampling_strategy="sequential",
-            cache_dir=str(folder / "cache"),
-            verify_saves=False,
-            gradient_cache_tokens=self._gradient_cache_tokens,
-        )
-        runtime = Runtime(args.claim)
-        collator = runtime.make_collator(args=args)
-        began = now()
-        data = prepare_data(list(work.rows), "train", args, collator)
-        took = now() - began
-        trainer = _SwiftTrainer(
-            args, callbacks=list(callbacks), prepared=Preparation(runtime, collator, data, None)
-        )
-        trainer.train()
-        return Trained([float(loss) for loss in trainer.losses], took)
+            "query_prompt": "",
+            "document_prompt": "",
+            "gradient_cache_tokens": self._gradient_cache_tokens,
+        }
+        return train_swift(work, folder, callbacks, "embedding", options)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.holdout import hold_out
-from benchmarks.jobs import run_jobs
-from benchmarks.machine import begin, demo_model
+from benchmarks.jobs import in_turns, model_folder, model_name, run_jobs
+from benchmarks.machine import begin
 from benchmarks.quality_report import table
 from benchmarks.recipe import Recipe
 from benchmarks.workload import read_rows
@@ -52,7 +52,7 @@ class Job:
         return {
             "set": self.data.name,
             "split": "dev" if self.dev_share else "test",
-            "model": self.model.parent.name if self.model.name == "model" else self.model.name,
+            "model": model_name(self.model),
             "system": self.system,
             "seed": self.seed,
             "rows": self.rows,
@@ -119,15 +119,11 @@ def _jobs(parsed: argparse.Namespace) -> list[Job]:
         query_prompt=parsed.query_prompt,
         document_prompt=parsed.document_prompt,
     )
-    systems = ("swift", "peer") if parsed.system == "both" else (parsed.system,)
-    turns: list[tuple[str, int | None]] = [("untrained", None)]
-    for n, seed in enumerate(parsed.seeds):
-        # Who goes first changes, so that a machine that gets busier favours neither.
-        turns += [(system, seed) for system in (systems if n % 2 == 0 else systems[::-1])]
+    turns: list[tuple[str, int | None]] = [("untrained", None), *in_turns(parsed.system, parsed.seeds)]
     return [
         Job(
             data=(parsed.data / parsed.set).resolve(),
-            model=demo_model() if parsed.model == "minilm" else Path(parsed.model).resolve(),
+            model=model_folder(parsed.model),
             system=system,
             seed=seed,
             recipe=recipe,

@@ -10,15 +10,25 @@ from benchmarks.workload import Workload
 _MEGABYTE = 1e6
 
 
-def table(peer: Figures, swift: Figures, work: Workload, warmup_steps: int) -> tuple[list[str], float]:
-    """Lines of a Markdown table, and the largest difference of the losses."""
+def table(
+    peer: Figures, swift: Figures, work: Workload, warmup_steps: int, *, pairs: int | None = None
+) -> tuple[list[str], float]:
+    """Lines of a Markdown table, and the largest difference of the losses.
+
+    Args:
+        pairs: how many pairs the timed steps have, where rows are lists of them.
+    """
     tokens = sum(work.tokens[warmup_steps:])
     difference = largest_difference(swift.losses, peer.losses)
+    peer_cpu, swift_cpu = [s.cpu for s in peer.steps], [s.cpu for s in swift.steps]
     rows = [
         ("", peer.name, swift.name, f"{swift.name} / peer"),
         ("---", "---:", "---:", "---:"),
-        _speeds("CPU-second", [s.cpu for s in peer.steps], [s.cpu for s in swift.steps], tokens),
-        _speeds("second", [s.wall for s in peer.steps], [s.wall for s in swift.steps], tokens),
+        *([] if pairs is None else [_speeds("pairs per CPU-second", peer_cpu, swift_cpu, pairs)]),
+        _speeds("useful tokens per CPU-second", peer_cpu, swift_cpu, tokens),
+        _speeds(
+            "useful tokens per second", [s.wall for s in peer.steps], [s.wall for s in swift.steps], tokens
+        ),
         (
             "peak memory above the weights, MB",
             f"{peer.peak_bytes / _MEGABYTE:.1f}",
@@ -49,11 +59,12 @@ def table(peer: Figures, swift: Figures, work: Workload, warmup_steps: int) -> t
     return lines, difference
 
 
-def _speeds(unit: str, theirs: list[float], mine: list[float], tokens: int) -> tuple[str, str, str, str]:
+def _speeds(what: str, theirs: list[float], mine: list[float], count: int) -> tuple[str, str, str, str]:
+    digits = 0 if count / _median(mine) >= 100 else 1
     return (
-        f"useful tokens per {unit}",
-        f"{tokens / _median(theirs):,.0f}",
-        f"{tokens / _median(mine):,.0f}",
+        what,
+        f"{count / _median(theirs):,.{digits}f}",
+        f"{count / _median(mine):,.{digits}f}",
         f"{ratio(theirs, mine):.3f}",  # fewer seconds are more tokens a second
     )
 

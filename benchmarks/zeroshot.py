@@ -86,7 +86,8 @@ def _models(minilm: Path, e5: Path | None) -> Iterator[tuple[str, TextEncoder, I
 
 
 def _measured(data: Path, figure: Figure, encoder: TextEncoder) -> float:
-    from swift_embedding.retrieval import evaluate_retrieval, load_retrieval
+    from swift_core.data.beir import load_retrieval
+    from swift_embedding.retrieval import evaluate_retrieval
     from swift_embedding.similarity import evaluate_sts
 
     if figure.metric == _NDCG:

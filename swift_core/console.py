@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -46,6 +47,7 @@ class ConsoleCallback(TrainerCallback):
         self._bar: Any = None
         self._started = 0.0
         self._first_step = 0
+        self._before: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say what is trained, on what, with which options and where it goes."""
@@ -73,6 +75,20 @@ class ConsoleCallback(TrainerCallback):
             declared = {f"eval_{metric.name}" for metric in self._trainer.options.spec.metrics}
             shown = {name: value for name, value in logs.items() if name in declared}
             self._say(f"evaluation at step {state.global_step}  {_figures(shown)}")
+            if state.global_step == 0:
+                self._before = shown
+            for line in self._worse(shown):
+                self._say(line)
+
+    def _worse(self, figures: Mapping[str, float]) -> Iterator[str]:
+        """A line for each primary metric that is worse than before training."""
+        for metric in self._trainer.options.spec.metrics:
+            name = f"eval_{metric.name}"
+            before, now = self._before.get(name), figures.get(name)
+            if not metric.primary or before is None or now is None or before == now:
+                continue
+            if (now > before) != metric.higher_is_better:
+                yield f"          worse than before training: {metric.name} was {before:.4g}"
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the bar away."""
@@ -120,11 +136,7 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
         f"task      {options.task_type} (package {options.claim.package} {options.claim.version})",
         f"model     {options.core.model_name_or_path or 'built by the task'}: {type(base).__name__}, "
         f"{every:,} parameters, {how}",
-        f"train on  {data_line(trainer.train_data)}",
-    ]
-    if trainer.eval_data is not None:
-        lines.append(f"evaluate  {data_line(trainer.eval_data)}")
-    lines += [
+        *data_lines({"train on": trainer.train_data, "evaluate": trainer.eval_data}),
         f"options   {listed(changed)}",
         f"batches   {_batch_line(trainer)}",
         *_padding_lines(trainer),
@@ -159,9 +171,23 @@ def padding_told(cost: float) -> str:
     return f"padded batches would compute {cost:.2f} tokens for each useful one"
 
 
-def data_line(data: TaskData | None) -> str:
-    """One line on a data set: rows, tokens, cut rows."""
-    if data is None or data.stats is None:
+def data_lines(parts: Mapping[str, TaskData | None]) -> list[str]:
+    """What there is to say of each of a run's data sets, by the word before it."""
+    lines, told = [], None
+    for word, data in parts.items():
+        if data is None:
+            continue
+        lines.append(f"{word:<9} {_data_line(data)}")
+        # A part that was held out comes of the same rows.
+        if data.gathered is not None and data.sources != told:
+            lines.append(f"gathered  {data.gathered}")
+            told = data.sources
+    return lines
+
+
+def _data_line(data: TaskData) -> str:
+    """Rows, tokens, cut rows."""
+    if data.stats is None:
         return "nothing"
     stats = data.stats
     cut = f", {stats.truncated_rows:,} rows cut to max_length ({stats.truncated_rows / stats.rows:.1%})"

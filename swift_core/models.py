@@ -71,12 +71,12 @@ class Head:
 
     Attributes:
         config: the model's configuration with what the head needs (the number of labels, say).
-        prepare: called with the loaded model before it gets an adapter; returns it, perhaps changed.
+        prepare: called with the loaded model before it gets an adapter, to change it in place.
         task_type: what peft calls the task.
     """
 
     config: transformers.PreTrainedConfig
-    prepare: Callable[[PreTrainedModel], PreTrainedModel]
+    prepare: Callable[[PreTrainedModel], None]
     task_type: str
 
 
@@ -152,7 +152,7 @@ def _load_weights(
     fresh = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
     _refuse_random_weights(model, fresh, args)
     if head is not None:
-        model = head.prepare(model)
+        head.prepare(model)
     set_state(model, FlatState(asked=args.core.attn_implementation))
     return model, fresh
 

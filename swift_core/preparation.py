@@ -8,13 +8,14 @@ import inspect
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from swift_core.data.dataset import TaskData, load_data, split_off
 from swift_core.data.encoding import encode_data
+from swift_core.data.layouts import load_function
 from swift_core.errors import UserError, did_you_mean, listed
 from swift_core.hookspecs import Collator
 from swift_core.runs.atomic import sha256_of
@@ -95,6 +96,11 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
         raise UserError(
             f"eval_strategy: '{when.value}' needs evaluation data, found none; set eval_dataset or "
             "eval_split, or eval_strategy=no"
+        )
+    if "eval_on_start" in args.given and loop.eval_on_start and evaluation is None and not args.evaluates:
+        raise UserError(
+            "eval_on_start: needs evaluation data, found none; set eval_dataset or eval_split, or leave it "
+            "out"
         )
     if args.core.early_stopping_patience is not None and when == IntervalStrategy.NO:
         raise UserError(
@@ -221,13 +227,19 @@ def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: st
         return encode_data(data, collator, key=key, cache_dir=cache_dir, progress=args.shows_progress)
 
 
+def _source_around(definition: type | Callable[..., Any]) -> str:
+    return inspect.getsource(inspect.getmodule(definition) or definition)
+
+
 def encoding_key(args: TrainingArguments, collator: Collator) -> str:
     """What the encoding of a row depends on besides the row: package, tokenizer and options."""
     task = dataclasses.asdict(args.task) if args.task is not None else {}
     core = args.core
     model = [core.model_name_or_path, core.model_revision, core.max_length]
     # The source too: who writes a task type changes encode() without a new version each time.
-    source = inspect.getsource(inspect.getmodule(type(collator)) or type(collator))
+    source = _source_around(type(collator))
+    if args.spec.gather is not None:
+        source += _source_around(load_function(args.spec.gather, args.spec))
     parts = [args.claim.package, args.claim.version, args.spec.name, model, task, source]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     if hasattr(collator, "save_pretrained"):

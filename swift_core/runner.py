@@ -52,13 +52,20 @@ def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run | No
 
 
 def _evaluate_and_export(trainer: SwiftTrainer) -> None:
-    if trainer.eval_data is not None or trainer.options.evaluates:
+    if (trainer.eval_data is not None or trainer.options.evaluates) and not _is_evaluated(trainer):
         trainer.evaluate()
     for name in trainer.options.core.export_formats:
         started = time.perf_counter()
         folder = trainer.save_model(format=name)
         if trainer.run is not None:
             print(f"exported  {name} to {folder} in {time.perf_counter() - started:.1f} s")
+
+
+def _is_evaluated(trainer: SwiftTrainer) -> bool:
+    """Whether the loop has measured the model that it ended with."""
+    state = trainer.state
+    measured = {entry["step"] for entry in state.log_history if any(n.startswith("eval_") for n in entry)}
+    return not trainer.args.load_best_model_at_end and state.global_step in measured
 
 
 _ONLY_TRAINING = frozenset({"eval_strategy", "eval_on_start", "load_best_model_at_end", "bf16", "fp16"})

@@ -124,6 +124,9 @@ class TaskSpec:
         columns: the columns of a training row; others are ignored.
         layouts: the forms that rows may have, the first that fits is taken; none: rows have ``columns``.
         folders: the forms that folders of data may have, beside those that every task reads.
+        gather: dotted path ``module:function`` (its module must not import torch) of what makes the rows of a
+            data set into other rows, where those of one kind belong together: see
+            :func:`swift_core.data.gathering.gathered`.
         implementation: dotted path of the module (or ``module:object``) with the five hooks.
         strata: column whose values ``eval_split`` gives their share in both parts (stratified sampling).
         options: dotted path ``module:Class`` of a dataclass with the task's own options; its module must
@@ -146,6 +149,7 @@ class TaskSpec:
     implementation: str
     layouts: tuple[Layout, ...] = ()
     folders: tuple[FolderLayout, ...] = ()
+    gather: str | None = None
     strata: str | None = None
     options: str | None = None
     metrics: tuple[Metric, ...] = ()
@@ -158,16 +162,7 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if not TASK_NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r}: use lower-case words joined by '-', such as 'legal-ner'")
-        for path_field in ("implementation", "options"):
-            path = getattr(self, path_field)
-            if path is not None and not _DOTTED.fullmatch(path):
-                raise ValueError(f"{path_field}={path!r}: expected 'package.module' or 'package.module:Name'")
-        _check_serving(self.serving)
-        paths = {layout.name: layout.convert for layout in self.layouts}
-        paths.update({folder.name: folder.read for folder in self.folders})
-        for name, path in paths.items():
-            if path is not None and not _DOTTED.fullmatch(path):
-                raise ValueError(f"layout '{name}': expected 'package.module:function', found {path!r}")
+        self._check_paths()
         for kind in ("columns", "layouts", "metrics", "exports"):
             names = [entry.name for entry in getattr(self, kind)]
             if len(set(names)) != len(names):
@@ -176,6 +171,25 @@ class TaskSpec:
             if sum(metric.primary for metric in metrics) != 1:
                 where = f" of group '{group}'" if group else ""
                 raise ValueError(f"metrics: exactly one{where} must have primary=True")
+
+    def _check_paths(self) -> None:
+        for path_field in ("implementation", "options"):
+            path = getattr(self, path_field)
+            if path is not None and not _DOTTED.fullmatch(path):
+                raise ValueError(f"{path_field}={path!r}: expected 'package.module' or 'package.module:Name'")
+        if self.gather is not None and (not _DOTTED.fullmatch(self.gather) or ":" not in self.gather):
+            raise ValueError(f"gather={self.gather!r}: expected 'package.module:function'")
+        for route, path in self.serving.items():
+            if not route.startswith("/") or ":" not in path or not _DOTTED.fullmatch(path):
+                raise ValueError(
+                    f"serving={{{route!r}: {path!r}}}: expected a path such as '/v1/embeddings', and "
+                    "'package.module:function'"
+                )
+        paths = {layout.name: layout.convert for layout in self.layouts}
+        paths.update({folder.name: folder.read for folder in self.folders})
+        for name, path in paths.items():
+            if path is not None and not _DOTTED.fullmatch(path):
+                raise ValueError(f"layout '{name}': expected 'package.module:function', found {path!r}")
 
     @property
     def metric_groups(self) -> dict[str, list[Metric]]:
@@ -193,15 +207,6 @@ class TaskSpec:
     def export_format(self, name: str) -> ExportFormat | None:
         """The declared export format of that name, or None."""
         return next((entry for entry in self.exports if entry.name == name), None)
-
-
-def _check_serving(serving: Mapping[str, str]) -> None:
-    for route, path in serving.items():
-        if not route.startswith("/") or ":" not in path or not _DOTTED.fullmatch(path):
-            raise ValueError(
-                f"serving={{{route!r}: {path!r}}}: expected a path such as '/v1/embeddings', and "
-                "'package.module:function'"
-            )
 
 
 def option(default: Any = dataclasses.MISSING, *, help: str, evaluates: bool = False) -> Any:

@@ -118,6 +118,8 @@ class SwiftTrainer(transformers.Trainer):
     def _start_library(
         self, model: nn.Module, args: TrainingArguments, callbacks: Sequence[TrainerCallback]
     ) -> None:
+        # A task may ask for it by default, of runs that have something to evaluate.
+        args.trainer.eval_on_start = args.trainer.eval_on_start and self._has_evaluation
         try:
             super().__init__(
                 model=model,

@@ -61,22 +61,22 @@ def check(parsed: argparse.Namespace) -> int:
     with quiet_libraries(parsed.json), _named_failures():
         from swift_core import runner
         from swift_core.arguments import TrainingArguments
-        from swift_core.console import data_line, padding_told
+        from swift_core.console import data_lines, padding_told
         from swift_core.flat.data import padding_cost
 
         args = TrainingArguments.from_file(parsed.run_file, parsed.options)
         ready = runner.check_run(args)
         cost = None if ready.train is None else padding_cost(ready.train, ready.collator, args)
-    data = [d for d in (ready.train, ready.evaluation) if d is not None]
+    data = {d.name: d for d in (ready.train, ready.evaluation) if d is not None}
 
     def say() -> None:
-        for part in data:
-            print(f"{part.name:<9} {data_line(part)}")
+        for line in data_lines(data):
+            print(line)
         if cost is not None:
             print(f"padding   {padding_told(cost)}")
         print(f"{parsed.run_file}: no fault found")
 
-    summaries = [part.summary for part in data]
+    summaries = [part.summary for part in data.values()]
     _finish(parsed, {"task_type": args.task_type, "data": summaries, "padding_cost": cost}, say)
     return 0
 

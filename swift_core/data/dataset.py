@@ -14,6 +14,7 @@ import datasets
 
 from swift_core.data.checks import RowChecker
 from swift_core.data.faults import Faults
+from swift_core.data.gathering import gathered
 from swift_core.data.records import features_of, write_table
 from swift_core.data.rows import Input
 from swift_core.data.sources import Source, find_inputs
@@ -32,7 +33,9 @@ class TaskData:
         name: ``train`` or ``eval``.
         records: the checked rows with only the task's columns; None where an optional one is absent.
         sources: what was read.
-        fingerprint: SHA-256 over the content of the sources, the mapping of columns and the split.
+        fingerprint: SHA-256 over the content of the sources, the mapping of columns, the split, and the name
+            of what gathered the rows.
+        gathered: what was done with the rows that the sources gave, told by the task, if it was anything.
         features: what the collator's ``encode`` made of each row; None before
             :func:`~swift_core.data.encoding.encode_data`.
         stats: lengths of the encoded rows, set together with ``features``.
@@ -42,17 +45,20 @@ class TaskData:
     records: datasets.Dataset
     sources: tuple[Source, ...]
     fingerprint: str
+    gathered: str | None = None
     features: datasets.Dataset | None = None
     stats: LengthStats | None = None
 
     @property
     def summary(self) -> dict[str, Any]:
         """What the record of a run says about this data."""
+        told = {} if self.gathered is None else {"gathered": self.gathered}
         return {
             "name": self.name,
             "rows": len(self.records),
             "fingerprint": self.fingerprint,
             "sources": [asdict(source) for source in self.sources],
+            **told,
         }
 
 
@@ -71,7 +77,7 @@ def load_data(
 
     Raises:
         UserError: the data can't be read or a row breaks a rule; the first 20 faults of all inputs.
-        PluginError: the task declares no columns.
+        PluginError: the task declares no columns, or what should gather its rows does not keep the contract.
     """
     if not spec.columns:
         raise PluginError(f"task type '{spec.name}' declares no columns, so there is nothing to read")
@@ -85,7 +91,7 @@ def load_data(
     identity = [[source.sha256 for source in reading.sources], sorted(columns.items()), split]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     records = datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint)
-    return TaskData(name, records, tuple(reading.sources), fingerprint)
+    return gathered(TaskData(name, records, tuple(reading.sources), fingerprint), spec)
 
 
 class _Reading:

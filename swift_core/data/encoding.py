@@ -91,13 +91,14 @@ def _encoded(data: TaskData, collator: Collator, progress: bool) -> Iterator[pa.
     faults = Faults()
     chunk: list[dict[str, Any]] = []
     names: list[str] = []
+    what = "row" if data.gathered is None else "gathered row"
     for number, record in enumerate(_with_bar(data, progress), start=1):
         try:
             features = dict(collator.encode(record))
         except PluginError:
             raise
         except (UserError, ValueError) as error:
-            faults.add(f"{data.name} row {number}: {error}")
+            faults.add(f"{data.name} {what} {number}: {error}")
             continue
         names = names or list(features)
         _check_names(collator, names, features, number)

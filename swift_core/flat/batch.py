@@ -128,6 +128,22 @@ class FlatBatch:
             None if types is None else [types[place] for place in places],
         )
 
+    def joined(self) -> FlatBatch:
+        """The same rows with each parent's tokens before those of its children: for what looks both ways."""
+        if not self.has_parents:
+            return self
+        ids, parents, types = self.rows()
+        columns = [ids] if types is None else [ids, types]
+        whole = [
+            [
+                row if p is None else torch.cat([column[p], row])
+                for row, p in zip(column, parents, strict=True)
+            ]
+            for column in columns
+        ]
+        batch = flat_batch(whole[0], token_type_ids=None if types is None else whole[1])
+        return batch.to(self.input_ids.device)
+
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for field in fields(self):
             value = getattr(self, field.name)

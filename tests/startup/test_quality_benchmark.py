@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.holdout import hold_out
 from benchmarks.quality_report import spread, table
-from swift_embedding.retrieval import load_retrieval
+from swift_core.data.beir import load_retrieval
 
 ROOT = Path(__file__).parents[2]
 THINGS = ("sea", "fish", "ship", "forest", "bird", "deer", "fox", "tree")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from swift_cls.deciding import chosen, probabilities
-from swift_cls.model import FlatClassifier
 from swift_cls.probing import Logits, Probes
+from swift_core.classifiers import FlatClassifier
 from swift_core.errors import SwiftError
 from swift_core.onnx_graphs import graph_inputs, graph_options, pool_padded, traceable_copy, write_graph
 

@@ -11,8 +11,8 @@ from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
-from swift_cls.model import pool_chunks
 from swift_core.batching import pack
+from swift_core.classifiers import pool_chunks
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.modes import evaluating
 

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from swift_cls import hooks
 from swift_cls.labels import Labels
-from swift_cls.model import own_pooling, pool_chunks
 from swift_core import TrainingArguments
+from swift_core.classifiers import own_pooling, pool_chunks
 from swift_core.errors import UserError
 from swift_core.flat import flat_batch
 

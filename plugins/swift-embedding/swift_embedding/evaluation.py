@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swift_core.data.beir import load_retrieval
 from swift_core.errors import UserError
 from swift_core.hookspecs import Evaluation
 from swift_embedding.clustering import evaluate_clustering
 from swift_embedding.requirements import Part, parts_of
-from swift_embedding.retrieval import evaluate_retrieval, load_retrieval, retrieval_from_rows
+from swift_embedding.retrieval import evaluate_retrieval, retrieval_from_rows
 from swift_embedding.similarity import evaluate_sts, evaluate_triplets
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def corpus_documents(data: TaskData | None, corpus: str | None) -> list[tuple[st
     Raises:
         UserError: there is neither a corpus nor training data.
     """
-    from swift_embedding.retrieval import read_corpus
+    from swift_core.data.beir import read_corpus
 
     if corpus is not None:
         return list(read_corpus(Path(corpus)).items())

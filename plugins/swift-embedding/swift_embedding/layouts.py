@@ -205,7 +205,7 @@ def _spoken(conversation: Any, column: str) -> str:
 
 def beir_rows(folder: Path, split: str, faults: Faults) -> Iterator[tuple[str, dict[str, Any]]]:
     """One row for each query of a BEIR folder that has an answer in ``qrels/<split>``."""
-    from swift_embedding.retrieval import load_retrieval
+    from swift_core.data.beir import load_retrieval
 
     try:
         retrieval = load_retrieval(folder, split)

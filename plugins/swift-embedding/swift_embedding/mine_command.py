@@ -173,8 +173,8 @@ def _corpus(path: str | None, rows: Sequence[dict[str, Any]]) -> list[str]:
     """The documents to search, in their order, beside the positives."""
     if path is None:
         return [text for row in rows for text in (*row["positive"], *(row["negatives"] or ()))]
+    from swift_core.data.beir import read_corpus
     from swift_core.data.values import checked
-    from swift_embedding.retrieval import read_corpus
 
     texts = []
     for text in read_corpus(Path(path)).values():

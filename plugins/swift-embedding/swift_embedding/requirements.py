@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from swift_core.data.beir import load_retrieval, read_corpus
 from swift_core.errors import UserError, listed
 from swift_core.model_folders import load_config
 from swift_embedding.objective import SUITED, USES, Kind, loss_name
-from swift_embedding.retrieval import load_retrieval, read_corpus
 
 if TYPE_CHECKING:
     import datasets

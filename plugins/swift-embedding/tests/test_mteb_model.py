@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from swift_core.data.beir import Retrieval, load_retrieval
 from swift_core.errors import UserError
 from swift_embedding.encoding import TextEncoder
 from swift_embedding.mteb_model import load_mteb_model
-from swift_embedding.retrieval import Retrieval, evaluate_retrieval, load_retrieval
+from swift_embedding.retrieval import evaluate_retrieval
 from swift_embedding.similarity import evaluate_sts
 from swift_embedding.st_folder import write_st_folder
 

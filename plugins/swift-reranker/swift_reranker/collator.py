@@ -1,0 +1,289 @@
+"""From rows to batches of lists, and what is kept beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from swift_core.errors import UserError
+from swift_core.flat import flat_batch
+from swift_core.model_folders import load_config, position_limit, resolve_model
+from swift_core.models import load_tokenizer
+from swift_reranker.objective import check_training
+from swift_reranker.pairs import PairEncoding, TokenLists
+from swift_reranker.settings import Settings, read_settings
+from swift_reranker.template import DECODER, QWEN3_INSTRUCTION, QWEN3_RERANKER, Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from swift_core.arguments import TrainingArguments
+    from swift_core.data.dataset import TaskData
+
+# Shape legend: S lists, K pairs of all of them.
+
+_NO_LIMIT = 1_000_000
+"""Tokenizers without a limit of their own say 1e30."""
+_DEFAULT_LENGTH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankerCollator:
+    """Encodes lists: a query with its documents.
+
+    Attributes:
+        pairs: how a pair becomes token ids.
+        settings: what is kept beside the weights.
+        list_size: see the option ``train_list_size``.
+        inbatch_negatives: see the option of that name.
+    """
+
+    pairs: PairEncoding
+    settings: Settings
+    list_size: int | None = None
+    inbatch_negatives: int = 0
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """That of the model."""
+        return self.pairs.tokenizer
+
+    def fitted(
+        self, train: TaskData, evaluation: TaskData | None, args: TrainingArguments
+    ) -> RerankerCollator:
+        """The collator itself, after a look at the training data.
+
+        Raises:
+            UserError: the loss can't learn from it.
+        """
+        check_training(train.records, args)
+        return self
+
+    def check(self, data: TaskData, args: TrainingArguments) -> None:
+        """Refuse files that options name and that can't be used, before the model is built."""
+        from swift_reranker.evaluation import check_retrieval
+
+        check_retrieval(args)
+
+    def check_evaluation(self, data: TaskData) -> None:
+        """Refuse evaluation rows without labels.
+
+        Raises:
+            UserError: there is no label above 0 in them.
+        """
+        if not any(row is not None and max(row) > 0 for row in data.records["labels"]):
+            raise UserError(
+                "eval_dataset: expected lists with a relevant document (a label above 0), found none; a "
+                "teacher's scores are not enough"
+            )
+
+    def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Token ids of a list, its labels and its teacher's scores."""
+        tokens = self.pairs.of_list(record["query"], record["documents"])
+        texts = {"query": record["query"], "documents": list(record["documents"])}
+        return {
+            **feature_of(tokens),
+            "labels": record["labels"],
+            "scores": record["scores"],
+            # Pairs with documents of other lists are made when a batch is.
+            **(texts if self.inbatch_negatives else dict.fromkeys(texts)),
+            "length": tokens.computed,
+            "truncated": sum(tokens.cut),
+        }
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Batch S lists for training; see :meth:`batch`."""
+        lists = [self._shortened(feature) for feature in features]
+        if self.inbatch_negatives:
+            lists = [self._joined(lists, number) for number in range(len(lists))]
+        return self.batch(lists)
+
+    def batch(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Batch S lists of K pairs as they are.
+
+        Returns:
+            ``texts``, a :class:`swift_core.flat.FlatBatch` whose first K rows are the pairs, list by list,
+            and whose further ones are what pairs of a list begin with; ``group`` [K] int64, their lists;
+            ``labels`` and ``scores``, float32 [K], or None where a list has none.
+        """
+        rows = [row for feature in features for row in feature["rows"]]
+        parents: list[int | None] = []
+        prefixes: list[Sequence[int]] = []
+        for feature in features:
+            parent = len(rows) + len(prefixes) if feature["prefix"] else None
+            prefixes += [feature["prefix"]] if feature["prefix"] else []
+            parents += [parent] * len(feature["rows"])
+        types = None
+        if features[0]["types"] is not None:
+            types = [row for feature in features for row in feature["types"]]
+        sizes = torch.tensor([len(feature["rows"]) for feature in features])
+        return {
+            "texts": flat_batch(
+                [*rows, *prefixes], parents=[*parents, *[None] * len(prefixes)], token_type_ids=types
+            ),
+            "group": torch.arange(len(features)).repeat_interleave(sizes),
+            "labels": _flat([feature["labels"] for feature in features]),
+            "scores": _flat([feature["scores"] for feature in features]),
+        }
+
+    def _shortened(self, feature: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The list with at most ``list_size`` documents: the best-labelled ones, then the first ones."""
+        count = len(feature["rows"])
+        if self.list_size is None or count <= self.list_size:
+            return feature
+        grades = feature["labels"] if feature["labels"] is not None else feature["scores"]
+        kept = sorted(sorted(range(count), key=lambda n: -grades[n])[: self.list_size])  # both are stable
+        columns = ("rows", "types", "labels", "scores", "documents")
+        return {
+            **feature,
+            **{name: [feature[name][n] for n in kept] for name in columns if feature[name] is not None},
+        }
+
+    def _joined(self, lists: Sequence[Mapping[str, Any]], number: int) -> Mapping[str, Any]:
+        """List ``number`` with positives of the lists that follow it, as negatives."""
+        own = lists[number]
+        others = [*lists[number + 1 :], *lists[:number]]
+        known = dict.fromkeys(own["documents"])
+        found = [
+            document
+            for other in others
+            # The same query may stand in two lists: its answers are no negatives.
+            if other["query"] != own["query"]
+            for document, label in zip(other["documents"], other["labels"], strict=True)
+            if label > 0 and document not in known
+        ]
+        more = list(dict.fromkeys(found))[: self.inbatch_negatives]
+        tokens = self.pairs.of_list(own["query"], [*own["documents"], *more])
+        return {**own, **feature_of(tokens), "labels": [*own["labels"], *[0.0] * len(more)]}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer, which pads on the right, and how pairs are read and scored."""
+        self.tokenizer.save_pretrained(folder)
+        self.settings.save(Path(folder))
+
+
+def feature_of(tokens: TokenLists) -> dict[str, Any]:
+    """What :meth:`RerankerCollator.batch` reads of a list that has no labels."""
+    return {
+        "prefix": tokens.prefix,
+        "rows": tokens.rows,
+        "types": tokens.types,
+        "labels": None,
+        "scores": None,
+    }
+
+
+def _flat(lists: Sequence[Sequence[float] | None]) -> torch.Tensor | None:
+    if any(values is None for values in lists):
+        return None
+    return torch.tensor([value for values in lists for value in values or ()], dtype=torch.float32)
+
+
+def make_collator(args: TrainingArguments) -> RerankerCollator:
+    """Read from options and from the model's folder how pairs are read and scored."""
+    tokenizer = load_tokenizer(args)
+    # Positions are counted from the left by many models, and plain transformers counts padding too.
+    tokenizer.padding_side = "right"
+    config = load_config(args)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
+            f"({config.model_type}), which this task does not train; choose an encoder or a decoder"
+        )
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"model_name_or_path: the tokenizer of {args.core.model_name_or_path} can't tell where its "
+            "tokens lie in a text (it has no tokenizer.json), so no document can be cut; choose another model"
+        )
+    text_config = config.get_text_config()
+    settings = _settings(args, tokenizer, position_limit(text_config))
+    _check_tokens(settings, tokenizer)
+    return RerankerCollator(
+        pairs=PairEncoding(
+            tokenizer=tokenizer,
+            max_length=settings.max_length,
+            query_max_length=settings.query_max_length,
+            template=None if settings.template is None else Template(settings.template),
+            instruction=settings.instruction,
+            vocabulary=getattr(text_config, "vocab_size", None),
+        ),
+        settings=settings,
+        list_size=args.task.train_list_size,
+        inbatch_negatives=args.task.inbatch_negatives,
+    )
+
+
+def _settings(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> Settings:
+    task, saved = args.task, read_settings(resolve_model(args))
+    scoring = task.scoring or (saved.scoring if saved else "head")
+    generative = scoring == "generative"
+    template = task.template or (saved.template if saved else None)
+    if template is None and (generative or not _takes_pairs(tokenizer)):
+        template = QWEN3_RERANKER if generative else DECODER
+    faults = []
+    if saved is not None and scoring != saved.scoring:
+        faults.append(f"scoring: the model is a reranker with scoring={saved.scoring}, found {scoring}")
+    if not generative and _takes_pairs(tokenizer) and template is not None:
+        faults.append("template: an encoder reads pairs as its tokenizer makes them; leave it out")
+    if task.instruction is not None and "{instruction}" not in (template or ""):
+        faults.append(
+            "instruction: the template has no place {instruction} for it; leave it out, or set template"
+        )
+    tokens = {"true_token": task.true_token, "false_token": task.false_token}
+    faults += [
+        f"{name}: has no effect with scoring={scoring}; leave it out, or set scoring=generative"
+        for name, value in tokens.items()
+        if value is not None and not generative
+    ]
+    if faults:
+        raise UserError(*faults)
+    return Settings(
+        scoring=scoring,
+        max_length=_max_length(args, tokenizer, limit, saved),
+        query_max_length=task.query_max_length or (saved.query_max_length if saved else None),
+        template=None if template is None else _with_start(template, tokenizer),
+        instruction=task.instruction or (saved.instruction if saved else QWEN3_INSTRUCTION),
+        true_token=(task.true_token or (saved and saved.true_token) or "yes") if generative else None,
+        false_token=(task.false_token or (saved and saved.false_token) or "no") if generative else None,
+    )
+
+
+def _takes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it is the tokenizer of an encoder, which puts something between two texts."""
+    return tokenizer.sep_token_id is not None and bool(
+        tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False)
+    )
+
+
+def _with_start(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template with the token before it that the tokenizer puts before every text."""
+    ids, start = tokenizer("a")["input_ids"], tokenizer.bos_token
+    begins = start is not None and ids[0] == tokenizer.bos_token_id
+    return f"{start}{template}" if begins and not template.startswith(str(start)) else template
+
+
+def _check_tokens(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse answers that are no single token."""
+    faults = []
+    for name, token in (("true_token", settings.true_token), ("false_token", settings.false_token)):
+        ids = [] if token is None else tokenizer(token, add_special_tokens=False)["input_ids"]
+        if token is not None and len(ids) != 1:
+            faults.append(f"{name}: expected one token of the model, found {token!r}, which is {len(ids)}")
+    if settings.true_token is not None and settings.true_token == settings.false_token:
+        faults.append(f"false_token: expected another token than true_token, found {settings.false_token!r}")
+    if faults:
+        raise UserError(*faults)
+
+
+def _max_length(
+    args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, limit: int | None, saved: Settings | None
+) -> int:
+    asked = args.core.max_length
+    if asked is not None and limit is not None and asked > limit:
+        raise UserError(f"max_length: the model takes at most {limit} tokens, found {asked}; lower it")
+    limits = [n for n in (limit, tokenizer.model_max_length) if n is not None and n < _NO_LIMIT]
+    return asked or (saved.max_length if saved else min(limits, default=_DEFAULT_LENGTH))

@@ -1,0 +1,34 @@
+"""What the task type ``reranker`` says about itself."""
+
+from swift_core.spec import ExportFormat, Metric, TaskSpec
+from swift_reranker.layouts import COLUMNS, FOLDERS, GATHER, LAYOUTS
+
+SPEC = TaskSpec(
+    name="reranker",
+    summary="Cross-encoders: one score for a query and a document, over lists of candidates",
+    columns=COLUMNS,
+    layouts=LAYOUTS,
+    folders=FOLDERS,
+    gather=GATHER,
+    options="swift_reranker.options:RerankerOptions",
+    implementation="swift_reranker.hooks",
+    metrics=(
+        Metric(
+            name="ndcg@10",
+            meaning="Normalised discounted cumulative gain of the first 10, expected over ties",
+            primary=True,
+        ),
+        Metric(name="mrr@10", meaning="Mean of 1 / rank of the first relevant document among 10"),
+        Metric(name="map", meaning="Mean average precision over the candidates"),
+    ),
+    exports=(
+        ExportFormat(name="hf", meaning="Folder that transformers and CrossEncoder load"),
+        ExportFormat(
+            name="onnx",
+            meaning="One ONNX graph from token ids to scores",
+            requires=("onnx", "onnxruntime", "onnxscript"),
+        ),
+    ),
+    # A reranker that got worse by training is common, and shows only beside its figures before.
+    defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 8, "eval_on_start": True},
+)
