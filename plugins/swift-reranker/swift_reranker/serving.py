@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+import torch
 from annotated_types import Ge
 
 from swift_core.errors import SwiftError
 from swift_core.serving import Check, RequestError, ServedRequest, parse_request, shown, text_fault
-
-if TYPE_CHECKING:
-    import torch
+from swift_reranker.reranker import Scored, load_reranker
 
 # Shape legend: K pairs.
 
@@ -26,20 +25,6 @@ _TEXTS = "a list of texts, or of objects with a text"
 _ONE_OR_MORE = "a text or a list of texts"
 _SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 """What vLLM's versions call the two sides of ``/v1/score``."""
-
-
-class Scored(NamedTuple):
-    """What a reranker says of K documents.
-
-    Attributes:
-        scores: [K] from 0 to 1, the sigmoid of the raw scores.
-        tokens: [K] tokens of each pair, the query's and the template's included.
-        cut: [K] whether the document was cut to fit.
-    """
-
-    scores: np.ndarray
-    tokens: list[int]
-    cut: list[bool]
 
 
 class Scorer(Protocol):
@@ -62,8 +47,6 @@ class _RerankRequest(ServedRequest):
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Scorer:
     """What requests are answered with, see :func:`swift_reranker.reranker.load_reranker`."""
-    from swift_reranker.reranker import load_reranker
-
     return load_reranker(Path(folder), device=device)
 
 

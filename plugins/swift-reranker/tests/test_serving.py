@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from swift_core.errors import SwiftError
+from swift_core.registry import find_task, load_spec
 from swift_core.serving import RequestError
-from swift_reranker.serving import Scored, rerank, score
+from swift_reranker.reranker import Scored
+from swift_reranker.serving import load, rerank, score
+from swift_reranker.st_folder import write_cross_encoder
 
 QUERY = "the red cat"
 DOCUMENTS = ["a dog", "a red cat", "the sun", "the red cat sleeps", "rain", "a red bird"]
@@ -220,3 +225,33 @@ def test_scores_that_are_no_numbers_are_not_sent() -> None:
         ask(loaded=Words(broken=True), query=QUERY, documents=DOCUMENTS)
     with pytest.raises(SwiftError, match="not finite"):
         ask(score, Words(broken=True), text_1=QUERY, text_2=DOCUMENTS)
+
+
+def test_a_server_finds_both_by_the_spec() -> None:
+    spec = load_spec(find_task("reranker"))
+    found = {}
+    for route, path in spec.serving.items():
+        module, _, name = path.partition(":")
+        found[route] = getattr(import_module(module), name)
+        assert import_module(module).load is load
+    assert found == {"/v1/rerank": rerank, "/v1/score": score}
+
+
+def test_an_exported_folder_is_answered_with_as_cross_encoder_does(
+    build: Any, bert: Path, tmp_path: Path
+) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model, collator, _ = build(bert, max_length=32)
+    write_cross_encoder(tmp_path, model, collator.tokenizer, max_length=32)
+    encoder = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu", local_files_only=True)
+    documents = [*DOCUMENTS, "the red cat sleeps in the sun and so on"]
+    expected = encoder.predict([(QUERY, document) for document in documents])
+    loaded: Any = load(tmp_path)
+    scores = [entry["score"] for entry in ask(score, loaded, text_1=QUERY, text_2=documents)["data"]]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    ranked = ask(rerank, loaded, query=QUERY, documents=documents)
+    assert [entry["index"] for entry in ranked["results"]] == np.argsort(-expected, kind="stable").tolist()
+    assert [entry["truncated"] for entry in ranked["results"] if entry["index"] == 6] == [True]
+    rows = collator.tokenizer([QUERY] * 7, documents, truncation="only_second", max_length=32)["input_ids"]
+    assert ranked["usage"]["prompt_tokens"] == sum(map(len, rows))
+    assert "query" in refused(413, rerank, loaded, query=QUERY * 9, documents=["a"])["message"]
