@@ -25,8 +25,8 @@ def build_parser() -> CommandParser:
     """The parser of the command."""
     parser = CommandParser(
         prog="swift add-scores",
-        description="Score the rows of a run file with its model, and write them with these scores: a smaller "
-        "reranker learns them with loss=margin_mse or loss=kl_divergence.",
+        description="Score the rows of a run file with its model, and write them with these scores: a "
+        "smaller reranker learns them with loss=margin_mse or loss=kl_divergence.",
     )
     parser.add_run_file()
     parser.add_argument("--output", metavar="FILE", required=True, help="jsonl file for lists with scores")

@@ -17,8 +17,8 @@ _PLACE = re.compile(r"\{(query|document|instruction)\}")
 _DOCUMENT = "{document}"
 
 QWEN3_RERANKER = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+    'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
     "<|im_start|>user\n<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
     "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
@@ -103,11 +103,8 @@ def chat_template(template: Template, instruction: str = "") -> str:
     else:
         head.append(_unless("system is undefined", "this template has no place for a prompt"))
     places = {"query": _content("query"), "document": _content("document"), "instruction": "told"}
-    body = [
-        f"{{{{- {places[text] if is_place else _literal(text)} -}}}}"
-        for text, is_place in _parts(template.text)
-    ]
-    return "\n".join([*head, *body])
+    body = [places[text] if is_place else _literal(text) for text, is_place in _parts(template.text)]
+    return "\n".join([*head, *(f"{{{{- {value} -}}}}" for value in body)])
 
 
 def _message(role: str) -> str:
@@ -125,7 +122,7 @@ def _content(role: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """A string of Jinja. As text outside of {{ }}, a newline at the end or a carriage return would be lost."""
+    """A string of Jinja. Outside of {{ }} it would lose a newline at its end and carriage returns."""
     for character, escaped in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n"), ("\r", "\\r")):
         text = text.replace(character, escaped)
     return f"'{text}'"
