@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swift_core.errors import UserError
-from swift_reranker.template import Template
+from swift_reranker.template import Template, closing_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,29 +105,36 @@ class PairEncoding:
         # The whole as one text: a tokenizer may join what stands at a seam.
         texts = [f"{before}{document}{after}" for document in documents]
         encoded = self._encoded(texts, add_special_tokens=False)
-        rows, cut = [], []
-        for document, ids, offsets in zip(
-            documents, encoded["input_ids"], encoded["offset_mapping"], strict=True
-        ):
-            begin, finish = len(before), len(before) + len(document)
-            first = next((n for n, span in enumerate(offsets) if span[1] > begin), len(ids))
-            tail = next((n for n, span in enumerate(reversed(offsets)) if span[0] < finish), len(ids))
-            kept = self._kept(ids, first, len(ids) - tail)
-            rows.append([ids[n] for n in kept])
-            cut.append(len(kept) < len(ids))
+        rows: list[list[int]] = []
+        closing: list[int] = []
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if len(ids) <= self.max_length:
+                rows.append(ids)
+                continue
+            first = next((n for n, span in enumerate(offsets) if span[1] > len(before)), len(ids))
+            # Not the end of these ids: its first token may hold the last character of what is cut off.
+            closing = closing or closing_ids(self.tokenizer, template, self.instruction)
+            kept = self.max_length - len(closing)
+            self._check_room(kept - first, first + len(closing))
+            rows.append([*ids[:kept], *closing])
         shared = _shared(rows)
+        cut = [len(ids) > self.max_length for ids in encoded["input_ids"]]
         return TokenLists(rows[0][:shared], [row[shared:] for row in rows], None, cut)
 
     def _kept(self, ids: Sequence[int], first: int, end: int) -> list[int]:
         """Places of ``ids`` that stay: all but the last tokens of the document, which is first to end."""
-        over, around = max(0, len(ids) - self.max_length), len(ids) - (end - first)
-        if over and over >= end - first:
+        over = max(0, len(ids) - self.max_length)
+        if over:
+            self._check_room(end - first - over, len(ids) - (end - first))
+        return [*range(end - over), *range(end, len(ids))]
+
+    def _check_room(self, room: int, around: int) -> None:
+        if room <= 0:
             raise ValueError(
                 f"query: the query and what stands around it take {around} tokens of max_length "
                 f"{self.max_length}, which leaves no room for a document; raise max_length, or set "
                 "query_max_length to cut queries"
             )
-        return [*range(end - over), *range(end, len(ids))]
 
     def _encoded(self, *texts: Sequence[str], add_special_tokens: bool = True) -> Any:
         return self.tokenizer(
