@@ -107,6 +107,7 @@ def test_a_folder_names_the_familys_own_class_and_holds_what_others_read(
     assert settings["max_length"] == KINDS[kind][1]["max_length"]
     names = {path.name for path in (tmp_path / "hf").iterdir()}
     assert names >= {"README.md", "model.safetensors", "tokenizer.json", "config_sentence_transformers.json"}
+    assert ("chat_template.jinja" in names) == (kind != "encoder")
     source = str(built[2].core.model_name_or_path)
     assert not any(source in path.read_text() for path in (tmp_path / "hf").glob("*.json"))
 
