@@ -124,6 +124,19 @@ def as_judge(model: PreTrainedModel, answers: tuple[int, int]) -> None:
         )
 
 
+def with_two_rows(judge: Any) -> None:
+    """Make the vocabulary of a judge, in place, that of its two answers: what a graph of it needs."""
+    head = judge.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    small = nn.Linear(head.weight.shape[1], 2, bias=bias is not None).to(head.weight)
+    with torch.no_grad():
+        small.weight.copy_(head.weight[list(judge.answers)])
+        if bias is not None:
+            small.bias.copy_(bias[list(judge.answers)])
+    setattr(judge, _head_name(judge), small)
+    judge.answers = (0, 1)
+
+
 def _fault(judge: Any) -> str | None:
     """Why scores of ``judge`` are not those of its family; None where they are."""
     head = judge.get_output_embeddings()

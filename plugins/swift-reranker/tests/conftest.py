@@ -158,3 +158,21 @@ def build(make_args: Make) -> Callable[..., tuple[Any, Any, TrainingArguments]]:
         return model.eval(), collator, args
 
     return made
+
+
+@pytest.fixture
+def run_card() -> Callable[[Path], list[dict[str, Any]]]:
+    """Runs each block of Python on the card of a folder, and gives the names that it leaves behind."""
+    placeholder = '"path/to/this/folder"'
+
+    def run(folder: Path) -> list[dict[str, Any]]:
+        text = (folder / "README.md").read_text()
+        found = []
+        for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
+            assert placeholder in block
+            names: dict[str, Any] = {}
+            exec(compile(block.replace(placeholder, repr(str(folder))), "card", "exec"), names)
+            found.append(names)
+        return found
+
+    return run

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from swift_core.errors import UserError
 from swift_reranker.pairs import PairEncoding, TokenLists
@@ -69,6 +70,26 @@ def test_a_long_document_loses_its_end_and_nothing_else_does(qwen: Path) -> None
     kept = tokenizer.decode(ids)
     assert kept.startswith(before) and kept.endswith(after)
     assert document.startswith(kept[len(before) : -len(after)])
+
+
+def test_what_follows_a_cut_document_is_whole_where_a_token_joins_it_with_the_end() -> None:
+    made = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(r" ?\w+|\.\n|."), "isolated")
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator([".\n"] * 50, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    document = "the cat sat. " * 9 + "It slept."
+    text = Template(DECODER).render("q", document)
+    assert ".Ċ" in tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+    pairs = PairEncoding(tokenizer=tokenizer, max_length=60, template=Template(DECODER))
+    (ids,) = whole(pairs.of_list("q", [document]))
+    assert len(ids) == 60
+    assert tokenizer.decode(ids) == Template(DECODER).render("q", "the cat sat. the cat sat. the ")
 
 
 @pytest.mark.parametrize("family", ["bert", "qwen"])
