@@ -47,7 +47,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _NUMBER = re.compile(r"(?<![A-Za-z_@])[-+]?\d[\d,.:]*(e[-+]?\d+)?")
-_RUN = re.compile(r"(?P<parent>\S*task-type=[a-z-]+)/\d{8}-\d{6}(?P<slug>(-[a-z][\w]*)*)")
+_RUN = re.compile(r"(?P<parent>[^\s=]*task-type=[a-z-]+)/\d{8}-\d{6}(?P<slug>(-[a-z][\w]*)*)")
 _OUTPUT_FOLDER = re.compile(r"/\S*/output/")
 
 
