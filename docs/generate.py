@@ -34,6 +34,11 @@ from swift_embedding import mine_command
 from swift_embedding import objective as embedding
 from swift_embedding.options import EmbeddingOptions
 from swift_embedding.spec import SPEC as EMBEDDING
+from swift_reranker import objective as reranking
+from swift_reranker import scores_command
+from swift_reranker.options import RerankerOptions
+from swift_reranker.requirements import TARGETS
+from swift_reranker.spec import SPEC as RERANKER
 
 DOCS = Path(__file__).parent
 _PART = re.compile(
@@ -116,6 +121,11 @@ def classification_losses() -> str:
     return loss_table(suited, classification.USES)
 
 
+def reranker_losses() -> str:
+    """The losses of the task type reranker."""
+    return loss_table({name: f"`{column}`" for name, column in TARGETS.items()}, reranking.USES)
+
+
 def command_help(command: str | None = None) -> str:
     """What ``swift COMMAND --help`` prints here, without the commands that installed packages add."""
     parser = build_parser()
@@ -145,12 +155,17 @@ PARTS: dict[str, Callable[[], str]] = {
     "classification-defaults": lambda: default_list(CLASSIFICATION.defaults.items()),
     "classification-layouts": lambda: layout_table(CLASSIFICATION),
     "classification-losses": classification_losses,
+    "reranker-options": lambda: option_table(options_of(RerankerOptions, "task").values()),
+    "reranker-defaults": lambda: default_list(RERANKER.defaults.items()),
+    "reranker-layouts": lambda: layout_table(RERANKER),
+    "reranker-losses": reranker_losses,
     "families": families,
     "trainer-options": trainer_names,
     "refused-options": refused_table,
     "help": command_help,
     "help-mine": lambda: package_help(mine_command.build_parser()),
     "help-label-noise": lambda: package_help(noise_command.build_parser()),
+    "help-add-scores": lambda: package_help(scores_command.build_parser()),
     **{f"help-{name}": lambda name=name: command_help(name) for name in COMMANDS},  # type: ignore[misc]
 }
 

@@ -127,7 +127,9 @@ def early_stopping(args: TrainingArguments) -> list[transformers.TrainerCallback
     return [] if patience is None else [EarlyStoppingCallback(patience)]
 
 
-def check_best_metric(metrics: Mapping[str, float], loop: transformers.TrainingArguments) -> None:
+def check_best_metric(
+    metrics: Mapping[str, float], loop: transformers.TrainingArguments, *, stops_early: bool
+) -> None:
     """Refuse to look for the best model by a figure that an evaluation did not give, or could not define.
 
     Raises:
@@ -142,7 +144,8 @@ def check_best_metric(metrics: Mapping[str, float], loop: transformers.TrainingA
             f"metric_for_best_model: the evaluation gave no '{wanted}'.{did_you_mean(wanted, names)} "
             f"It gave {listed(names)}"
         )
-    if loop.load_best_model_at_end and math.isnan(metrics[f"eval_{wanted}"]):
+    decides = loop.load_best_model_at_end or stops_early
+    if decides and math.isnan(metrics[f"eval_{wanted}"]):
         raise UserError(
             f"metric_for_best_model: the evaluation data does not define '{wanted}' (it may lack a label), "
             "so that no model would be the best; choose another metric, or other evaluation data"

@@ -1,6 +1,6 @@
 """Serving: a task type answers a request's body with a response's body; a server package does the rest.
 
-``TaskSpec.serving`` names the function, ``package.module:respond``. It is called as
+``TaskSpec.serving`` names a function for each route, ``package.module:respond``. It is called as
 ``respond(request, loaded, model=..., request_id=..., created=...)``: it reads no clock, keeps no state and
 knows nothing of HTTP, so that any server can call it and any test can compare what it returns. Beside it, in
 the same module, stands ``load(folder)``, which makes ``loaded`` of a folder that the task exports.
@@ -9,7 +9,7 @@ the same module, stands ``load(folder)``, which makes ``loaded`` of a folder tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -54,20 +54,37 @@ class RequestError(SwiftError):
         }
 
 
-class TextRequest(BaseModel):
-    """The fields about texts that every task reads; a client's further ones are left alone, as others do."""
+class ServedRequest(BaseModel):
+    """The fields that every task reads; a client's further ones are left alone, as others do."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
-    input: Any
     model: str | None = None
     user: str | None = None
     truncate_prompt_tokens: Annotated[int, Ge(-1)] | None = None
+
+
+class TextRequest(ServedRequest):
+    """The fields about texts each of which is an input of its own."""
+
+    input: Any = None
     truncation_side: Literal["left", "right"] | None = None
     add_special_tokens: bool = True
 
 
-RequestType = TypeVar("RequestType", bound=TextRequest)
+RequestType = TypeVar("RequestType", bound=ServedRequest)
+
+
+class Check(NamedTuple):
+    """A field that must be there.
+
+    Attributes:
+        expected: what its value should be, for one who left it out.
+        faults: what is wrong with a value, each fault with its place.
+    """
+
+    expected: str
+    faults: Callable[[Any], Sequence[str]]
 
 
 def parse_request(
@@ -75,7 +92,7 @@ def parse_request(
     kind: type[RequestType],
     *,
     model: str,
-    input_faults: Callable[[Any], Sequence[str]],
+    checks: Mapping[str, Check],
     limit_faults: Callable[[RequestType], Sequence[str]],
 ) -> RequestType:
     """The checked fields of a request.
@@ -83,7 +100,7 @@ def parse_request(
     Args:
         request: the body, as a JSON parser gives it.
         model: the name that the model is served under.
-        input_faults: what is wrong with the value of ``input``.
+        checks: the fields that must be there, by name.
         limit_faults: what is wrong with the other fields, each of its type.
 
     Raises:
@@ -91,7 +108,10 @@ def parse_request(
     """
     if not isinstance(request, Mapping):
         raise RequestError(f"body: expected a JSON object, found {shown(request)}")
-    faults = list(input_faults(request["input"])) if "input" in request else []
+    faults: list[str] = []
+    for name, check in checks.items():
+        missing = [f"{name}: expected {check.expected}, found nothing"]
+        faults += check.faults(request[name]) if name in request else missing
     try:
         asked = kind.model_validate(dict(request))
     except ValidationError as error:
@@ -99,7 +119,7 @@ def parse_request(
         faults += wrong.values()
         # What else is wrong is looked for as if these fields were not there.
         rest = {name: value for name, value in request.items() if name not in wrong}
-        asked = kind.model_validate({"input": None, **rest})
+        asked = kind.model_validate(rest)
     faults += limit_faults(asked)
     if faults:
         raise RequestError(*faults)
@@ -109,10 +129,12 @@ def parse_request(
 
 
 def _fault_of(entry: Any) -> str:
-    field = str(entry["loc"][0])
-    if entry["type"] == "missing":
-        return f"{field}: expected {_EXPECTED}, found nothing"
-    return f"{field}: {entry['msg'][:1].lower()}{entry['msg'][1:]}, found {shown(entry['input'])}"
+    return f"{entry['loc'][0]}: {entry['msg'][:1].lower()}{entry['msg'][1:]}, found {shown(entry['input'])}"
+
+
+def input_check(*, vocabulary: int, pairs: bool = False) -> Check:
+    """Of the field ``input``, see :func:`input_faults`."""
+    return Check(_EXPECTED, lambda value: input_faults(value, vocabulary=vocabulary, pairs=pairs))
 
 
 def inputs_of(value: Any) -> list[Any]:
@@ -147,13 +169,7 @@ def input_faults(value: Any, *, vocabulary: int, pairs: bool = False) -> list[st
 
 def _item_fault(place: str, item: Any, vocabulary: int) -> str | None:
     if isinstance(item, str):
-        if not item.strip():
-            return f"{place}: expected a text with a visible character, found {shown(item)}"
-        try:
-            item.encode()
-        except UnicodeEncodeError as error:
-            return f"{place}: expected Unicode text, found half a surrogate pair at {error.start}"
-        return None
+        return text_fault(place, item)
     if not isinstance(item, list):
         return f"{place}: expected a text or a list of token ids, found {shown(item)}"
     if not item:
@@ -164,6 +180,17 @@ def _item_fault(place: str, item: Any, vocabulary: int) -> str | None:
     if bad is None:
         return None
     return f"{place}[{bad}]: expected a token id from 0 to {vocabulary - 1}, found {shown(item[bad])}"
+
+
+def text_fault(place: str, text: str) -> str | None:
+    """What is wrong with a text at that place of a request."""
+    if not text.strip():
+        return f"{place}: expected a text with a visible character, found {shown(text)}"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"{place}: expected Unicode text, found half a surrogate pair at {error.start}"
+    return None
 
 
 def truncation_faults(asked: TextRequest, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:

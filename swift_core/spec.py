@@ -134,9 +134,8 @@ class TaskSpec:
         metrics: what ``evaluate`` returns; exactly one of each group is primary.
         exports: what ``export`` can write.
         defaults: defaults of the task for options of the core or of ``transformers.TrainingArguments``.
-        serving_route: HTTP path that a server gives this task, if it is served.
-        serving: dotted path ``module:function`` of what answers a request there: see
-            :mod:`swift_core.serving`.
+        serving: HTTP paths that a server gives this task, each with the dotted path ``module:function`` of
+            what answers a request there: see :mod:`swift_core.serving`.
         resources: hints for a scheduler.
         parent: name of a task type whose hooks are used where this task implements none.
 
@@ -156,8 +155,7 @@ class TaskSpec:
     metrics: tuple[Metric, ...] = ()
     exports: tuple[ExportFormat, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    serving_route: str | None = None
-    serving: str | None = None
+    serving: Mapping[str, str] = field(default_factory=dict)
     resources: ResourceProfile = field(default_factory=ResourceProfile)
     parent: str | None = None
 
@@ -175,12 +173,18 @@ class TaskSpec:
                 raise ValueError(f"metrics: exactly one{where} must have primary=True")
 
     def _check_paths(self) -> None:
-        for path_field in ("implementation", "options", "serving"):
+        for path_field in ("implementation", "options"):
             path = getattr(self, path_field)
             if path is not None and not _DOTTED.fullmatch(path):
                 raise ValueError(f"{path_field}={path!r}: expected 'package.module' or 'package.module:Name'")
         if self.gather is not None and (not _DOTTED.fullmatch(self.gather) or ":" not in self.gather):
             raise ValueError(f"gather={self.gather!r}: expected 'package.module:function'")
+        for route, path in self.serving.items():
+            if not route.startswith("/") or ":" not in path or not _DOTTED.fullmatch(path):
+                raise ValueError(
+                    f"serving={{{route!r}: {path!r}}}: expected a path such as '/v1/embeddings', and "
+                    "'package.module:function'"
+                )
         paths = {layout.name: layout.convert for layout in self.layouts}
         paths.update({folder.name: folder.read for folder in self.folders})
         for name, path in paths.items():

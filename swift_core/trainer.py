@@ -355,7 +355,8 @@ class SwiftTrainer(transformers.Trainer):
             self.run.update(metrics=metrics)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        check_best_metric(metrics, self.args)
+        stops_early = self.options.core.early_stopping_patience is not None
+        check_best_metric(metrics, self.args, stops_early=stops_early)
         return super()._determine_best_metric(metrics, trial)
 
     def _choose_best_metric(self, metrics: Mapping[str, float]) -> None:

@@ -157,8 +157,7 @@ def _as_json(claim: Claim, spec: TaskSpec, options: Iterable[Option]) -> dict[st
         "defaults": dict(spec.defaults),
         "metrics": [vars(metric) for metric in spec.metrics],
         "exports": [{**vars(entry), "requires": list(entry.requires)} for entry in spec.exports],
-        "serving_route": spec.serving_route,
-        "serving": spec.serving,
+        "serving": dict(spec.serving),
         "resources": vars(spec.resources),
     }
 

@@ -89,7 +89,8 @@ def test_a_command_of_a_package_gets_the_rest_of_the_line(cli, install):
     )
     done = cli("hello --to you")
     assert (done.code, done.out) == (7, "hello --to you\n")
-    assert "hello (acme-hello)" in cli("--help").out
+    # Where a line ends depends on what else is installed, and hyphens are as good as spaces to argparse.
+    assert "hello(acme-hello)" in "".join(cli("--help").out.split())
 
 
 # -- checking ---------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "plugins" / "swift-embedding" / "README.md",
     ROOT / "plugins" / "swift-cls" / "README.md",
+    ROOT / "plugins" / "swift-reranker" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 

@@ -98,7 +98,9 @@ def test_nothing_heavy_is_imported(crowded, arguments, avoided):
 def test_help_imports_no_installed_package(crowded):
     outcome = crowded("--help")
     assert not [
-        name for name in outcome.modules if name.startswith(("crowd_", "swift_embedding", "swift_cls"))
+        name
+        for name in outcome.modules
+        if name.startswith(("crowd_", "swift_embedding", "swift_cls", "swift_reranker"))
     ]
     assert "describe" in outcome.text
 

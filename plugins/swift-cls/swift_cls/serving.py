@@ -19,7 +19,7 @@ from swift_core.serving import (
     RequestError,
     TextRequest,
     cut_row,
-    input_faults,
+    input_check,
     inputs_of,
     is_pair,
     parse_request,
@@ -67,7 +67,7 @@ def respond(
         request,
         TextRequest,
         model=model,
-        input_faults=lambda value: input_faults(value, vocabulary=known, pairs=True),
+        checks={"input": input_check(vocabulary=known, pairs=True)},
         limit_faults=lambda asked: _limit_faults(asked, texts),
     )
     rows = _rows(inputs_of(asked.input), asked, texts)

@@ -68,6 +68,5 @@ SPEC = TaskSpec(
         ),
     ),
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 32},
-    serving_route="/v1/classify",
-    serving="swift_cls.serving:respond",
+    serving={"/v1/classify": "swift_cls.serving:respond"},
 )

@@ -151,11 +151,13 @@ def test_a_run_that_draws_rows_by_label_can_be_evaluated_when_it_is_over(
         SwiftTrainer(make_args(bert, sampling="balanced", train_sampling_strategy="sequential"), rows)
 
 
-def test_an_undefined_figure_does_not_choose_the_best_model(
-    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+@pytest.mark.parametrize("decision", [{"load_best_model_at_end": True}, {"early_stopping_patience": 1}])
+@pytest.mark.filterwarnings("ignore:Using EarlyStoppingCallback without load_best_model_at_end")
+def test_an_undefined_figure_decides_nothing(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]], decision: dict[str, Any]
 ) -> None:
     steps = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
-    args = make_args(bert, **steps, load_best_model_at_end=True, metric_for_best_model="roc_auc")
+    args = make_args(bert, **steps, **decision, metric_for_best_model="roc_auc")
     with pytest.raises(UserError, match="does not define 'roc_auc'"):
         SwiftTrainer(args, rows, rows[:2]).train()
 

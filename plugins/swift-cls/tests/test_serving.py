@@ -295,7 +295,7 @@ def test_a_folder_that_holds_no_classifier(tmp_path: Path, bert: Path) -> None:
 
 def test_a_server_finds_it_by_the_spec() -> None:
     spec = load_spec(find_task("sequence-classification"))
-    module, _, name = (spec.serving or "").partition(":")
+    assert list(spec.serving) == ["/v1/classify"]
+    module, _, name = spec.serving["/v1/classify"].partition(":")
     assert getattr(import_module(module), name) is respond
     assert import_module(module).load is load
-    assert spec.serving_route == "/v1/classify"

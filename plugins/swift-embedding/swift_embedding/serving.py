@@ -19,7 +19,7 @@ from swift_core.serving import (
     RequestError,
     TextRequest,
     cut_row,
-    input_faults,
+    input_check,
     inputs_of,
     is_of_tokens,
     parse_request,
@@ -76,7 +76,7 @@ def respond(
         request,
         _Request,
         model=model,
-        input_faults=lambda value: input_faults(value, vocabulary=known),
+        checks={"input": input_check(vocabulary=known)},
         limit_faults=lambda asked: _limit_faults(asked, encoder),
     )
     rows = _token_rows(inputs_of(asked.input), asked, encoder)

@@ -64,6 +64,5 @@ SPEC = TaskSpec(
         ),
     ),
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 32},
-    serving_route="/v1/embeddings",
-    serving="swift_embedding.serving:respond",
+    serving={"/v1/embeddings": "swift_embedding.serving:respond"},
 )

@@ -220,12 +220,20 @@ def test_a_server_finds_it_by_the_spec() -> None:
     from importlib import import_module
 
     spec = load_spec(find_task("embedding"))
-    module, _, name = (spec.serving or "").partition(":")
+    module, _, name = spec.serving["/v1/embeddings"].partition(":")
     assert getattr(import_module(module), name) is respond
     assert import_module(module).load is load
 
 
-def test_a_spec_with_another_way_to_name_the_function_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ("/v1/embeddings", "swift_embedding/serving"),
+        ("/v1/embeddings", "swift_embedding.serving"),
+        ("embeddings", "swift_embedding.serving:respond"),
+    ],
+)
+def test_a_spec_with_another_way_to_name_the_function_is_refused(route: str, path: str) -> None:
     spec = load_spec(find_task("embedding"))
-    with pytest.raises(ValueError, match="serving='swift_embedding/serving': expected"):
-        replace(spec, serving="swift_embedding/serving")
+    with pytest.raises(ValueError, match=f"serving=.'{route}': '{path}'.: expected"):
+        replace(spec, serving={route: path})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swift_core.errors import UserError
@@ -93,11 +94,14 @@ class PairEncoding:
         for number, ids in enumerate(encoded["input_ids"]):
             # 1 for tokens of the document, as the tokenizer says itself.
             of_document = [n for n, part in enumerate(encoded.sequence_ids(number)) if part == 1]
-            first, end = (of_document[0], of_document[-1] + 1) if of_document else (len(ids), len(ids))
-            kept = self._kept(ids, first, end)
-            rows.append([ids[n] for n in kept])
-            kinds.append([types[number][n] for n in kept] if types is not None else [])
-            cut.append(len(kept) < len(ids))
+            over = len(ids) - self.max_length
+            if over > 0 and over >= len(of_document):
+                raise self._no_room(len(ids) - len(of_document))
+            dropped = set(of_document[len(of_document) - over :] if over > 0 else ())
+            rows.append([token for n, token in enumerate(ids) if n not in dropped])
+            if types is not None:
+                kinds.append([kind for n, kind in enumerate(types[number]) if n not in dropped])
+            cut.append(bool(dropped))
         return TokenLists([], rows, None if types is None else kinds, cut)
 
     def _texts(self, template: Template, query: str, documents: Sequence[str]) -> TokenLists:
@@ -105,36 +109,30 @@ class PairEncoding:
         # The whole as one text: a tokenizer may join what stands at a seam.
         texts = [f"{before}{document}{after}" for document in documents]
         encoded = self._encoded(texts, add_special_tokens=False)
-        rows: list[list[int]] = []
-        closing: list[int] = []
+        rows, cut = [], []
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            if len(ids) <= self.max_length:
-                rows.append(ids)
-                continue
-            first = next((n for n, span in enumerate(offsets) if span[1] > len(before)), len(ids))
-            # Not the end of these ids: its first token may hold the last character of what is cut off.
-            closing = closing or closing_ids(self.tokenizer, template, self.instruction)
-            kept = self.max_length - len(closing)
-            self._check_room(kept - first, first + len(closing))
-            rows.append([*ids[:kept], *closing])
+            cut.append(len(ids) > self.max_length)
+            if cut[-1]:
+                first = next((n for n, span in enumerate(offsets) if span[1] > len(before)), len(ids))
+                room = self.max_length - len(self._closing)
+                if room <= first:
+                    raise self._no_room(first + len(self._closing))
+                ids = [*ids[:room], *self._closing]
+            rows.append(ids)
         shared = _shared(rows)
-        cut = [len(ids) > self.max_length for ids in encoded["input_ids"]]
         return TokenLists(rows[0][:shared], [row[shared:] for row in rows], None, cut)
 
-    def _kept(self, ids: Sequence[int], first: int, end: int) -> list[int]:
-        """Places of ``ids`` that stay: all but the last tokens of the document, which is first to end."""
-        over = max(0, len(ids) - self.max_length)
-        if over:
-            self._check_room(end - first - over, len(ids) - (end - first))
-        return [*range(end - over), *range(end, len(ids))]
+    @cached_property
+    def _closing(self) -> list[int]:
+        """What follows a document that is cut."""
+        return [] if self.template is None else closing_ids(self.tokenizer, self.template, self.instruction)
 
-    def _check_room(self, room: int, around: int) -> None:
-        if room <= 0:
-            raise ValueError(
-                f"query: the query and what stands around it take {around} tokens of max_length "
-                f"{self.max_length}, which leaves no room for a document; raise max_length, or set "
-                "query_max_length to cut queries"
-            )
+    def _no_room(self, around: int) -> ValueError:
+        return ValueError(
+            f"query: the query and what stands around it take {around} tokens of max_length "
+            f"{self.max_length}, which leaves no room for a document; raise max_length, or set "
+            "query_max_length to cut queries"
+        )
 
     def _encoded(self, *texts: Sequence[str], add_special_tokens: bool = True) -> Any:
         return self.tokenizer(

@@ -31,4 +31,8 @@ SPEC = TaskSpec(
     ),
     # A reranker that got worse by training is common, and shows only beside its figures before.
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 8, "eval_on_start": True},
+    serving={
+        "/v1/rerank": "swift_reranker.serving:rerank",
+        "/v1/score": "swift_reranker.serving:score",
+    },
 )
