@@ -112,7 +112,8 @@ def check_hf(
     # Not given, trust_remote_code makes the library ask on the terminal; the answer here is no.
     local = {"local_files_only": True, "trust_remote_code": False}
     kind = AutoModelForSequenceClassification if answers is None else AutoModelForCausalLM
-    plain = kind.from_pretrained(folder, use_safetensors=True, **local).to(device).eval()
+    plain: Any = kind.from_pretrained(folder, use_safetensors=True, **local)
+    plain = plain.to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     found = probes.found(_outputs(plain, answers), tokenizer)
     return probes.check(folder, "reloaded, transformers", found)
@@ -134,7 +135,7 @@ def _outputs(plain: Any, answers: Answers | None) -> Outputs:
 def _last_logits(plain: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Logits [B, V] at the last token of each row; those of all tokens of a long text are gigabytes."""
     last = tensors["attention_mask"].sum(1) - 1  # [B]
-    places, which = last.unique(return_inverse=True)
+    places, which = torch.unique(last, return_inverse=True)
     logits: torch.Tensor = plain(**tensors, logits_to_keep=places).logits  # [B, len(places), V]
     return logits[torch.arange(len(which), device=which.device), which]
 

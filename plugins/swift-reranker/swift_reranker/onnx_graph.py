@@ -36,7 +36,8 @@ class _Graph(nn.Module):
         self.model = model
         self.judges = isinstance(model, FlatJudge)
         self.reads_last = self.judges or model.pooling_method == "lasttoken"
-        called = model.flat_part.forward if self.reads_last else super(FlatClassifier, model).forward
+        part = model.flat_part
+        called = part.forward if self.reads_last else super(FlatClassifier, model).forward  # type: ignore[misc]
         self.inputs = graph_inputs(called, tokenizer)
         self.more = graph_options(called)
 
