@@ -47,7 +47,6 @@ class ConsoleCallback(TrainerCallback):
         self._bar: Any = None
         self._started = 0.0
         self._first_step = 0
-        self._before: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say what is trained, on what, with which options and where it goes."""
@@ -75,16 +74,17 @@ class ConsoleCallback(TrainerCallback):
             declared = {f"eval_{metric.name}" for metric in self._trainer.options.spec.metrics}
             shown = {name: value for name, value in logs.items() if name in declared}
             self._say(f"evaluation at step {state.global_step}  {_figures(shown)}")
-            if state.global_step == 0:
-                self._before = shown
-            for line in self._worse(shown):
+            before = [
+                entry for entry in state.log_history if entry["step"] == 0 and entry.keys() >= shown.keys()
+            ]
+            for line in self._worse(shown, before[0] if before else {}):
                 self._say(line)
 
-    def _worse(self, figures: Mapping[str, float]) -> Iterator[str]:
+    def _worse(self, figures: Mapping[str, float], figures_before: Mapping[str, float]) -> Iterator[str]:
         """A line for each primary metric that is worse than before training."""
         for metric in self._trainer.options.spec.metrics:
             name = f"eval_{metric.name}"
-            before, now = self._before.get(name), figures.get(name)
+            before, now = figures_before.get(name), figures.get(name)
             if not metric.primary or before is None or now is None or before == now:
                 continue
             if (now > before) != metric.higher_is_better:

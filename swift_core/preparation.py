@@ -71,7 +71,9 @@ def prepare_task(
             "give one of them"
         )
     if train is not None and evaluation is None and args.core.eval_split is not None:
-        train, evaluation = split_off(train, args.core.eval_split, args.trainer.seed, args.spec.strata)
+        train, evaluation = split_off(
+            train, args.core.eval_split, args.trainer.seed, args.spec.strata, args.spec.together
+        )
     if check and train is not None and hasattr(collator, "fitted"):
         collator = collator.fitted(train, evaluation, args)
     key = encoding_key(args, collator)

@@ -128,6 +128,7 @@ class TaskSpec:
             data set into other rows, where those of one kind belong together: see
             :func:`swift_core.data.gathering.gathered`.
         implementation: dotted path of the module (or ``module:object``) with the five hooks.
+        together: column whose equal values ``eval_split`` puts into the same part.
         strata: column whose values ``eval_split`` gives their share in both parts (stratified sampling).
         options: dotted path ``module:Class`` of a dataclass with the task's own options; its module must
             not import torch.
@@ -151,6 +152,7 @@ class TaskSpec:
     folders: tuple[FolderLayout, ...] = ()
     gather: str | None = None
     strata: str | None = None
+    together: str | None = None
     options: str | None = None
     metrics: tuple[Metric, ...] = ()
     exports: tuple[ExportFormat, ...] = ()

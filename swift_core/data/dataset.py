@@ -120,18 +120,19 @@ class _Reading:
 
 
 def split_off(
-    data: TaskData, share: float, seed: int, strata: str | None = None
+    data: TaskData, share: float, seed: int, strata: str | None = None, together: str | None = None
 ) -> tuple[TaskData, TaskData]:
     """Hold out ``share`` of the rows, drawn with ``seed``, for evaluation; call it before encoding.
 
     Both parts keep the order of the rows and have at least one of them. With ``strata`` each value of that
-    column has its share in both, and a value that only one row has stays in the training data.
+    column has its share in both, and a value that only one row has stays in the training data. With
+    ``together`` rows with the same value of that column stay together.
 
     Returns:
         What is left for training, and what is held out.
 
     Raises:
-        UserError: there are fewer than two rows.
+        UserError: there are fewer than two rows, or they can't be parted.
         ValueError: ``share`` is not between 0 and 1.
     """
     if not 0 < share < 1:
@@ -143,11 +144,29 @@ def split_off(
     draw = random.Random(seed)
     order = sorted(range(rows), key=lambda _: draw.random())
     held = min(max(round(rows * share), 1), rows - 1)
-    chosen = set(order[:held]) if strata is None else _in_strata(order, data.records[strata], held)
+    if together is not None:
+        chosen = _whole_groups(order, data.records[together], held, together)
+    else:
+        chosen = set(order[:held]) if strata is None else _in_strata(order, data.records[strata], held)
     parts = (("train", sorted(set(order) - chosen)), ("eval", sorted(chosen)))
-    drawn = f"{share!r} {seed}" + (f" {strata}" if strata else "")
+    drawn = " ".join([repr(share), str(seed), *(name for name in (strata, together) if name)])
     train, evaluation = (_part(data, name, chosen, drawn) for name, chosen in parts)
     return train, evaluation
+
+
+def _whole_groups(order: list[int], values: Sequence[Any], held: int, column: str) -> set[int]:
+    """At least ``held`` rows: all of each value, in the order in which the values come in ``order``."""
+    rows_of: dict[Any, list[int]] = {}
+    for row in order:
+        rows_of.setdefault(values[row], []).append(row)
+    if len(rows_of) < 2:
+        raise UserError(f"eval_split: needs at least 2 different values of {column}, found one in all rows")
+    chosen: set[int] = set()
+    for rows in list(rows_of.values())[:-1]:
+        if len(chosen) >= held:
+            break
+        chosen.update(rows)
+    return chosen
 
 
 def _in_strata(order: list[int], values: Sequence[Any], held: int) -> set[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,22 @@ _NO_LIMIT = 1_000_000
 _DEFAULT_LENGTH = 512
 
 
+class Once:
+    """Something that is made once in a process; workers of a DataLoader, which never ask for it, get none."""
+
+    def __init__(self) -> None:
+        self._made: Any = None
+
+    def of(self, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned when it was called first."""
+        if self._made is None:
+            self._made = make()
+        return self._made
+
+    def __reduce__(self) -> tuple[type[Once], tuple[()]]:
+        return Once, ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class RerankerCollator:
     """Encodes lists: a query with its documents.
@@ -40,12 +56,14 @@ class RerankerCollator:
         settings: what is kept beside the weights.
         list_size: see the option ``train_list_size``.
         inbatch_negatives: see the option of that name.
+        searched: what the first stage of ``eval_retrieval`` found.
     """
 
     pairs: PairEncoding
     settings: Settings
     list_size: int | None = None
     inbatch_negatives: int = 0
+    searched: Once = field(default_factory=Once, repr=False, compare=False)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -61,13 +79,24 @@ class RerankerCollator:
             UserError: the loss can't learn from it.
         """
         check_training(train.records, args)
+        if args.trainer.process_index == 0:
+            print(f"scoring   {self._told(args)}", flush=True)
         return self
+
+    def _told(self, args: TrainingArguments) -> str:
+        from swift_reranker.reranker import is_reranker
+
+        settings = self.settings
+        if settings.scoring == "generative":
+            return f"log-odds of {settings.true_token!r} against {settings.false_token!r} after the template"
+        reads = "pairs" if settings.template is None else "the template"
+        return f"{'the head of the model' if is_reranker(args) else 'a new head'}, which reads {reads}"
 
     def check(self, data: TaskData, args: TrainingArguments) -> None:
         """Refuse files that options name and that can't be used, before the model is built."""
         from swift_reranker.evaluation import check_retrieval
 
-        check_retrieval(args)
+        check_retrieval(self, args)
 
     def check_evaluation(self, data: TaskData) -> None:
         """Refuse evaluation rows without labels.
@@ -84,23 +113,28 @@ class RerankerCollator:
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Token ids of a list, its labels and its teacher's scores."""
         tokens = self.pairs.of_list(record["query"], record["documents"])
-        texts = {"query": record["query"], "documents": list(record["documents"])}
-        return {
+        feature = {
             **feature_of(tokens),
             "labels": record["labels"],
             "scores": record["scores"],
             # Pairs with documents of other lists are made when a batch is.
-            **(texts if self.inbatch_negatives else dict.fromkeys(texts)),
-            "length": tokens.computed,
+            "query": record["query"] if self.inbatch_negatives else None,
+            "documents": list(record["documents"]) if self.inbatch_negatives else None,
             "truncated": sum(tokens.cut),
         }
+        return {**feature, "length": self._trained_tokens(feature)}
+
+    def _trained_tokens(self, feature: Mapping[str, Any]) -> int:
+        """Tokens of the list in training; what joins it then is taken to be as long as its own documents."""
+        rows = self._shortened(feature)["rows"]
+        own = sum(map(len, rows))
+        return len(feature["prefix"]) + own + own * self.inbatch_negatives // len(rows)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Batch S lists for training; see :meth:`batch`."""
-        lists = [self._shortened(feature) for feature in features]
         if self.inbatch_negatives:
-            lists = [self._joined(lists, number) for number in range(len(lists))]
-        return self.batch(lists)
+            features = [self._joined(features, number) for number in range(len(features))]
+        return self.batch([self._shortened(feature) for feature in features])
 
     def batch(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Batch S lists of K pairs as they are.
@@ -131,13 +165,14 @@ class RerankerCollator:
         }
 
     def _shortened(self, feature: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The list with at most ``list_size`` documents: the best-labelled ones, then the first ones."""
-        count = len(feature["rows"])
+        """The list with at most ``list_size`` documents, and what joined it."""
+        joined = feature.get("joined", 0)
+        count = len(feature["rows"]) - joined
         if self.list_size is None or count <= self.list_size:
             return feature
         grades = feature["labels"] if feature["labels"] is not None else feature["scores"]
-        kept = sorted(sorted(range(count), key=lambda n: -grades[n])[: self.list_size])  # both are stable
-        columns = ("rows", "types", "labels", "scores", "documents")
+        kept = [*_kept(grades[:count], self.list_size), *range(count, count + joined)]
+        columns = ("rows", "types", "labels", "scores")
         return {
             **feature,
             **{name: [feature[name][n] for n in kept] for name in columns if feature[name] is not None},
@@ -147,18 +182,18 @@ class RerankerCollator:
         """List ``number`` with positives of the lists that follow it, as negatives."""
         own = lists[number]
         others = [*lists[number + 1 :], *lists[:number]]
-        known = dict.fromkeys(own["documents"])
+        # The same query may stand in two lists: its answers are no negatives, wherever they stand.
+        known = {text for entry in lists if entry["query"] == own["query"] for text in entry["documents"]}
         found = [
             document
             for other in others
-            # The same query may stand in two lists: its answers are no negatives.
-            if other["query"] != own["query"]
             for document, label in zip(other["documents"], other["labels"], strict=True)
             if label > 0 and document not in known
         ]
         more = list(dict.fromkeys(found))[: self.inbatch_negatives]
         tokens = self.pairs.of_list(own["query"], [*own["documents"], *more])
-        return {**own, **feature_of(tokens), "labels": [*own["labels"], *[0.0] * len(more)]}
+        labels = [*own["labels"], *[0.0] * len(more)]
+        return {**own, **feature_of(tokens), "labels": labels, "joined": len(more)}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer, which pads on the right, and how pairs are read and scored."""
@@ -175,6 +210,16 @@ def feature_of(tokens: TokenLists) -> dict[str, Any]:
         "labels": None,
         "scores": None,
     }
+
+
+def _kept(grades: Sequence[float], size: int) -> list[int]:
+    """Places of ``size`` documents: the best half, the first of the worst; more best ones fill it up."""
+    order = sorted(range(len(grades)), key=lambda n: -grades[n])  # stable
+    least = min(grades)
+    best = [n for n in order if grades[n] > least]
+    worst = [n for n in order if grades[n] == least]
+    room = max(size // 2, size - len(worst))
+    return sorted([*best[:room], *worst[: size - min(room, len(best))]])
 
 
 def _flat(lists: Sequence[Sequence[float] | None]) -> torch.Tensor | None:
@@ -221,7 +266,7 @@ def _settings(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, limit
     task, saved = args.task, read_settings(resolve_model(args))
     scoring = task.scoring or (saved.scoring if saved else "head")
     generative = scoring == "generative"
-    template = task.template or (saved.template if saved else None)
+    template = task.template if task.template is not None else (saved.template if saved else None)
     if template is None and (generative or not _takes_pairs(tokenizer)):
         template = QWEN3_RERANKER if generative else DECODER
     faults = []

@@ -123,11 +123,6 @@ def _made(
     ids = row.get("document_ids")
     if not documents:
         raise ValueError(f"{column}: expected at least one document, found none")
-    if labels is None and scores is None:
-        raise ValueError(
-            "labels: expected how relevant the documents are (label or labels), or what a teacher gives them "
-            "(score or scores), found neither"
-        )
     for name, values in (("labels", labels), ("scores", scores), ("document_ids", ids)):
         if values is not None and len(values) != len(documents):
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swift_core.data.beir import Retrieval, load_retrieval
+from swift_core.data.faults import Faults
 from swift_core.errors import SwiftError, UserError
 from swift_core.hookspecs import Evaluation
 from swift_core.runs.comparing import paired_interval
@@ -83,6 +84,8 @@ def _of_rows(model: nn.Module, collator: RerankerCollator, data: TaskData, args:
         raise UserError("eval_dataset: expected encoded rows, found none")
     labels = data.features["labels"]
     judged = [n for n, row in enumerate(labels) if row is not None and max(row) > 0]
+    if len(judged) < len(labels) and args.trainer.process_index == 0:
+        print(f"left out  {len(labels) - len(judged):,} lists without a relevant document", flush=True)
     if not judged:
         raise UserError(
             f"eval_dataset: expected lists with a relevant document (a label above 0), found none in "
@@ -106,7 +109,7 @@ def _of_retrieval(
     model: nn.Module, collator: RerankerCollator, args: TrainingArguments
 ) -> tuple[_Lists, list[np.ndarray]]:
     """The candidates of the first stage, reranked, and the scores of the first stage."""
-    retrieval, candidates = load_candidates(args)
+    retrieval, candidates = collator.searched.of(lambda: load_candidates(args))
     documents = [[name for name, _ in candidates[query]] for query in retrieval.queries]
     features = [
         feature_of(collator.pairs.of_list(text, [retrieval.corpus[name] for name in names]))
@@ -143,7 +146,7 @@ def load_candidates(args: TrainingArguments) -> tuple[Retrieval, Candidates]:
     if task.first_stage == "bm25":
         found = bm25_candidates(retrieval.corpus, retrieval.queries, depth)
     elif stage.is_dir():
-        found = bundle_candidates(stage, retrieval.queries, depth)
+        found = bundle_candidates(stage, retrieval.queries, depth, device=args.trainer.device.type)
     else:
         found = read_run_file(stage)
     found = {query: found.get(query, [])[:depth] for query in retrieval.queries}
@@ -164,19 +167,29 @@ def load_candidates(args: TrainingArguments) -> tuple[Retrieval, Candidates]:
     return retrieval, found
 
 
-def check_retrieval(args: TrainingArguments) -> None:
-    """Refuse evaluation data that can't be used, before a model is built; nothing is searched yet.
+def check_retrieval(collator: RerankerCollator, args: TrainingArguments) -> None:
+    """Search with the first stage, and refuse evaluation data that can't be used, before a model is built.
 
     Raises:
-        UserError: see :func:`load_candidates`.
+        UserError: see :func:`load_candidates`; or queries leave no room for a document.
     """
     if args.task.eval_retrieval is None:
         return
-    stage = Path(args.task.first_stage)
-    if args.task.first_stage == "bm25" or stage.is_dir():
-        load_retrieval(Path(args.task.eval_retrieval), args.task.eval_retrieval_split)
-    else:
-        load_candidates(args)
+    retrieval, candidates = collator.searched.of(lambda: load_candidates(args))
+    faults = Faults()
+    for name, query in retrieval.queries.items():
+        try:
+            collator.pairs.of_list(query, ["a"])
+        except ValueError as error:
+            faults.add(f"eval_retrieval: query {name!r}: {error}")
+    faults.raise_if_any()
+    found = sum(map(bool, candidates.values()))
+    if found < len(candidates) and args.trainer.process_index == 0:
+        print(
+            f"warning: first_stage {args.task.first_stage} has candidates for {found:,} of "
+            f"{len(candidates):,} queries; the others count as 0",
+            flush=True,
+        )
 
 
 def _measured(
@@ -224,9 +237,8 @@ def _spread(scores: Sequence[np.ndarray], args: TrainingArguments) -> dict[str, 
     close = float(np.mean([np.ptp(values) < _COLLAPSED for values in compared]))
     if close > 0.5 and args.trainer.process_index == 0:
         print(
-            f"warning: in {close:.0%} of {len(compared):,} lists all scores lie within {_COLLAPSED} of each "
-            "other: the model tells documents hardly apart. A head that was not trained does that; after "
-            "training it has collapsed: lower learning_rate, add warmup_steps, or look whether labels differ",
+            f"warning: all scores lie within {_COLLAPSED} of each other in {close:.0%} of {len(compared):,} "
+            "lists: an untrained head, or training collapsed (lower learning_rate, add warmup_steps)",
             flush=True,
         )
     return {"score_spread": float(np.mean([values.std() for values in compared]))}

@@ -51,6 +51,12 @@ def check_training(records: datasets.Dataset, args: TrainingArguments) -> None:
         for option in sorted(frozenset().union(*USES.values()) - USES[name])
         if getattr(task, option) != defaults[option]
     ]
+    if task.eval_retrieval is None:
+        faults += [
+            f"{option}: has no effect without eval_retrieval; set that, or leave it out"
+            for option in ("eval_retrieval_split", "first_stage", "first_stage_depth")
+            if option in args.given
+        ]
     size = args.trainer.per_device_train_batch_size
     if task.inbatch_negatives and size == 1:
         faults.append(
@@ -66,8 +72,8 @@ def check_training(records: datasets.Dataset, args: TrainingArguments) -> None:
 
 
 def is_labelled(records: datasets.Dataset) -> bool:
-    """Whether rows have labels; all have, or none."""
-    return records[0]["labels"] is not None
+    """Whether rows have labels, or should have them; all have, or none."""
+    return records[0]["labels"] is not None or records[0]["scores"] is None
 
 
 def list_losses(scores: Tensor, batch: Mapping[str, Any], task: RerankerOptions) -> Tensor:

@@ -32,7 +32,7 @@ class RerankerOptions:
     scoring: Scoring | None = option(
         None,
         help="head: a new output with one score; generative: the log-odds of a causal model's yes against "
-        "its no. Default: as the model was trained; head for a model that is no reranker yet.",
+        "its no. Default: as a run saved it, else head, also for causal rerankers of others: name it.",
     )
     template: str | None = option(
         None,
@@ -70,8 +70,8 @@ class RerankerOptions:
     )
     train_list_size: Annotated[int, Gt(1)] | None = option(
         None,
-        help="Documents of a list in training: of longer ones the best-labelled and then the first ones; "
-        "default: all. Evaluation always takes all.",
+        help="Documents of a list in training: of longer ones half the best-labelled, and the first of those "
+        "with the lowest label; default: all. Evaluation always takes all.",
     )
     inbatch_negatives: Annotated[int, Ge(0)] = option(
         0,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_SHOWN = 60
+
+
 class TokenLists(NamedTuple):
     """Token ids of a query with each of its K documents.
 
@@ -96,7 +99,7 @@ class PairEncoding:
             of_document = [n for n, part in enumerate(encoded.sequence_ids(number)) if part == 1]
             over = len(ids) - self.max_length
             if over > 0 and over >= len(of_document):
-                raise self._no_room(len(ids) - len(of_document))
+                raise self._no_room(query, len(ids) - len(of_document))
             dropped = set(of_document[len(of_document) - over :] if over > 0 else ())
             rows.append([token for n, token in enumerate(ids) if n not in dropped])
             if types is not None:
@@ -116,7 +119,7 @@ class PairEncoding:
                 first = next((n for n, span in enumerate(offsets) if span[1] > len(before)), len(ids))
                 room = self.max_length - len(self._closing)
                 if room <= first:
-                    raise self._no_room(first + len(self._closing))
+                    raise self._no_room(query, first + len(self._closing))
                 ids = [*ids[:room], *self._closing]
             rows.append(ids)
         shared = _shared(rows)
@@ -127,11 +130,12 @@ class PairEncoding:
         """What follows a document that is cut."""
         return [] if self.template is None else closing_ids(self.tokenizer, self.template, self.instruction)
 
-    def _no_room(self, around: int) -> ValueError:
+    def _no_room(self, query: str, around: int) -> ValueError:
+        remedy = "set" if self.query_max_length is None else "lower"
         return ValueError(
-            f"query: the query and what stands around it take {around} tokens of max_length "
-            f"{self.max_length}, which leaves no room for a document; raise max_length, or set "
-            "query_max_length to cut queries"
+            f"query: {query[:_SHOWN]!r} and what stands around it take {around} tokens of max_length "
+            f"{self.max_length}, which leaves no room for a document; raise max_length, or {remedy} "
+            "query_max_length, to which queries are cut"
         )
 
     def _encoded(self, *texts: Sequence[str], add_special_tokens: bool = True) -> Any:

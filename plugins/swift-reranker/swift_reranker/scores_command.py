@@ -63,7 +63,11 @@ def _add(parsed: argparse.Namespace) -> dict[str, Any]:
         for record, values in zip(data.records, scores, strict=True)
     ]
     write_lines(output, rows)
-    agree = [_agreement(row) for row in rows if row.get("labels") is not None]
+    agree = [
+        _agreement(row["labels"], values)
+        for row, values in zip(rows, scores, strict=True)
+        if row.get("labels") is not None
+    ]
     return {
         "output": str(output),
         "lists": len(rows),
@@ -102,10 +106,10 @@ def _scored(args: TrainingArguments) -> tuple[TaskData, Sequence[np.ndarray]]:
     return data, score_lists(model, collator, features, progress=args.shows_progress)
 
 
-def _agreement(row: Mapping[str, Any]) -> float:
-    """1 where the best-scored document has the best label."""
-    labels, scores = row["labels"], row["scores"]
-    return float(labels[max(range(len(scores)), key=lambda n: scores[n])] == max(labels))
+def _agreement(labels: Sequence[float], scores: np.ndarray) -> float:
+    """Share of the best-scored documents (several where they tie) that have the best label."""
+    top = [label for label, score in zip(labels, scores, strict=True) if score == scores.max()]
+    return sum(label == max(labels) for label in top) / len(top)
 
 
 def _lines(result: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ SPEC = TaskSpec(
     layouts=LAYOUTS,
     folders=FOLDERS,
     gather=GATHER,
+    together="query",
     options="swift_reranker.options:RerankerOptions",
     implementation="swift_reranker.hooks",
     metrics=(
@@ -17,9 +18,24 @@ SPEC = TaskSpec(
             name="ndcg@10",
             meaning="Normalised discounted cumulative gain of the first 10, expected over ties",
             primary=True,
+            group="lists",
         ),
-        Metric(name="mrr@10", meaning="Mean of 1 / rank of the first relevant document among 10"),
-        Metric(name="map", meaning="Mean average precision over the candidates"),
+        Metric(
+            name="mrr@10", meaning="Mean of 1 / rank of the first relevant document among 10", group="lists"
+        ),
+        Metric(name="map", meaning="Mean average precision over the candidates", group="lists"),
+        Metric(name="score_spread", meaning="Mean standard deviation of the scores of a list", group="lists"),
+        Metric(
+            name="first_stage_ndcg@10",
+            meaning="The same of what is reranked",
+            primary=True,
+            group="a first stage",
+        ),
+        Metric(
+            name="gain_ndcg@10", meaning="What reranking gains over the first stage", group="a first stage"
+        ),
+        Metric(name="gain_ndcg@10_low", meaning="Lower end of its 95 % interval", group="a first stage"),
+        Metric(name="gain_ndcg@10_high", meaning="Upper end of its 95 % interval", group="a first stage"),
     ),
     exports=(
         ExportFormat(name="hf", meaning="Folder that transformers and CrossEncoder load"),

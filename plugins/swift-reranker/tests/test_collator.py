@@ -65,6 +65,44 @@ def test_a_long_list_keeps_its_positives_and_then_the_first(make_args: Make, ber
     assert len(collator.batch([feature])["group"]) == 6  # an evaluation takes all
 
 
+@pytest.mark.parametrize(
+    ("labels", "size", "kept"),
+    [
+        ([1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0], 8, [0, 1, 2, 3, 4, 5, 6, 10]),  # all there is to compare with
+        ([0, 1, 0, 0, 0], 3, [0, 1, 2]),
+        ([3, 2, 1, 0, 0, 0, 0], 4, [0, 1, 3, 4]),
+        ([1, 1, 1], 2, [0, 1]),
+    ],
+)
+def test_a_short_list_has_documents_of_both_kinds(
+    make_args: Make, bert: Path, labels: list[int], size: int, kept: list[int]
+) -> None:
+    documents = [chr(97 + n) * 2 for n in range(len(labels))]
+    collator = hooks.make_collator(make_args(bert, train_list_size=size))
+    (feature,) = features(collator, [{"query": "q", "documents": documents, "labels": labels}])
+    batch = collator([feature])
+    texts = [collator.tokenizer.decode(row).split("[SEP]")[1].strip() for row in batch["texts"].rows()[0]]
+    assert texts == [documents[n] for n in kept]
+    assert feature["length"] == batch["texts"].num_tokens
+
+
+def test_a_document_that_answers_is_never_a_negative(make_args: Make, bert: Path) -> None:
+    collator = hooks.make_collator(make_args(bert, train_list_size=2, inbatch_negatives=4))
+    lists = [
+        {"query": "one", "documents": ["aa", "bb", "cc"], "labels": [1, 1, 1]},
+        {"query": "two", "documents": ["cc", "dd", "ee"], "labels": [1, 1, 0]},
+        {"query": "one", "documents": ["dd", "ff"], "labels": [1, 0]},
+    ]
+    batch = collator(features(collator, lists))
+    texts = [collator.tokenizer.decode(row) for row in batch["texts"].rows()[0]]
+    negatives = {text for text, label in zip(texts, batch["labels"].tolist(), strict=True) if label == 0}
+    # aa, bb, cc and dd answer one; cc and dd answer two.
+    assert negatives == {
+        f"[CLS] {query} [SEP] {document} [SEP]"
+        for query, document in (("two", "ee"), ("two", "aa"), ("two", "bb"), ("one", "ff"))
+    }
+
+
 def test_positives_of_other_lists_join_as_negatives(make_args: Make, bert: Path, lists: list[Any]) -> None:
     collator = hooks.make_collator(make_args(bert, inbatch_negatives=2))
     again = {"query": "what is a cat", "documents": ["fur", "no"], "labels": [1, 0]}
@@ -115,6 +153,7 @@ def test_rows_with_a_teacher_only_learn_its_margins(make_args: Make, bert: Path)
             {"inbatch_negatives": 1, "per_device_train_batch_size": 1},
             "inbatch_negatives: each batch holds one list",
         ),
+        ({"first_stage_depth": 5}, "first_stage_depth: has no effect without eval_retrieval"),
         ({"loss": "margin_mse"}, "margin_mse learns from a teacher's scores"),
         ({}, "binary_cross_entropy expects labels from 0 to 1"),
     ],

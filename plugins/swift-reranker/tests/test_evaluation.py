@@ -16,6 +16,7 @@ from swift_core import TrainingArguments
 from swift_core.data.dataset import load_data
 from swift_core.data.encoding import encode_data
 from swift_core.errors import SwiftError, UserError
+from swift_reranker import hooks
 from swift_reranker.evaluation import check_retrieval, evaluate_model
 from swift_reranker.first_stage import read_run_file
 from swift_reranker.scoring import score_lists
@@ -82,7 +83,7 @@ def test_a_model_that_says_the_same_of_everything_gets_what_chance_gets(
     lists = [{"query": "q", "documents": list("abcd"), "labels": [1, 0, 0, 0]}]
     evaluation = evaluate_model(model, collator, data_of(lists, collator, tmp_path), args)
     assert evaluation.metrics["mrr@10"] == pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4]))
-    assert "warning: in 100% of 1 lists all scores lie within 0.01" in capsys.readouterr().out
+    assert "warning: all scores lie within 0.01 of each other in 100%" in capsys.readouterr().out
 
 
 def test_a_model_that_tells_documents_apart_gets_no_warning(
@@ -126,7 +127,7 @@ def test_a_first_stage_is_reranked_and_the_gain_is_told(
     )
     options = {"eval_retrieval": str(beir), "first_stage": "bm25" if stage == "bm25" else str(run_file)}
     model, collator, args = build(bert, **options)
-    check_retrieval(args)
+    check_retrieval(collator, args)
     evaluation = evaluate_model(model, collator, None, args)
     found = evaluation.metrics
     table = tmp_path / "reranked.jsonl"
@@ -164,4 +165,17 @@ def test_a_first_stage_that_does_not_fit_is_told_before_training(
         path.write_text(stage)
     args = make_args(bert, eval_retrieval=str(beir), first_stage=str(path))
     with pytest.raises(UserError, match=message):
-        check_retrieval(args)
+        check_retrieval(hooks.make_collator(args), args)
+
+
+def test_a_first_stage_that_knows_few_queries_and_a_query_that_is_too_long_are_told(
+    make_args: Make, bert: Path, beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run.trec"
+    run.write_text("q1 Q0 d1 1 2.0 x")
+    args = make_args(bert, eval_retrieval=str(beir), first_stage=str(run))
+    check_retrieval(hooks.make_collator(args), args)
+    assert "has candidates for 1 of 3 queries; the others count as 0" in capsys.readouterr().out
+    short = args.replace(max_length=12)
+    with pytest.raises(UserError, match="eval_retrieval: query 'q2': query: 'how far is the moon' and what"):
+        check_retrieval(hooks.make_collator(short), short)

@@ -246,11 +246,6 @@ def test_columns_maps_names_of_any_layout() -> None:
         ({"query": "q", "documents": ["p"], "scores": [float("inf")]}, "item 1: expected a finite number"),
         ({"query": "q", "document": "p", "label": float("nan")}, "'label': expected a finite number"),
         (
-            {"query": "q", "documents": ["p"]},
-            "labels: expected how relevant the documents are .* found neither",
-        ),
-        ({"query": "q", "answer": "p"}, "labels: expected how relevant the documents are .* found neither"),
-        (
             {"query": "q", "positive": "p", "negative": "n", "label": 2.5},
             "label: expected one document beside it, found 2; labels takes a number for each",
         ),

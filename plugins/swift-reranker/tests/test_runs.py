@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.preparation import prepare_task
 from swift_core.runner import evaluate_run, train_run
 from swift_reranker.reranker import load_reranker
 
@@ -97,6 +98,7 @@ def test_a_run_learns_from_pairs_and_its_model_scores_the_same_when_loaded(
     run = train_run(args)
     out = capsys.readouterr().out
     assert "11 rows are 3 lists" in out
+    assert ("scoring   a new head" in out) == (args.task.scoring != "generative")
     assert "evaluation at step 0  ndcg@10" in out
     assert run is not None
     assert run.record["metrics"]["eval_ndcg@10"] == pytest.approx(1.0)
@@ -107,6 +109,39 @@ def test_a_run_learns_from_pairs_and_its_model_scores_the_same_when_loaded(
         scored = loaded.score(entry["query"], entry["documents"])
         assert entry["labels"][int(scored.scores.argmax())] > 0
         assert ((scored.scores > 0) & (scored.scores < 1)).all()
+
+
+@pytest.mark.parametrize(("fixture", "scoring"), [("bert", "head"), ("qwen", "generative")])
+def test_a_model_in_half_precision_is_saved_and_loaded(
+    make_args: Make, pairs: Path, request: Any, fixture: str, scoring: str
+) -> None:
+    args = make_args(
+        request.getfixturevalue(fixture), dataset=str(pairs), scoring=scoring, model_dtype="bfloat16"
+    )
+    run = train_run(args)
+    assert run is not None
+    assert run.record["state"] == "finished"
+    assert load_reranker(run.model).score("who won", ["the red team", "rain"]).scores.shape == (2,)
+
+
+def test_a_query_is_never_on_both_sides(
+    make_args: Make, bert: Path, lists: list[Any], tmp_path: Path
+) -> None:
+    paths = []
+    for number in range(2):
+        rows = [
+            {"query": f"{entry['query']} {n}", "documents": entry["documents"][number:], "labels": [1, 0]}
+            for n in range(4)
+            for entry in [{**lists[0], "documents": ["a", "b", "c"][: 2 + number]}]
+        ]
+        paths.append(tmp_path / f"{number}.jsonl")
+        paths[-1].write_text("\n".join(json.dumps(row) for row in rows))
+    args = make_args(bert, dataset=[str(path) for path in paths], eval_split=0.25)
+    ready = prepare_task(args)
+    assert ready.train is not None and ready.evaluation is not None
+    sides = [set(part.records["query"]) for part in (ready.train, ready.evaluation)]
+    assert not sides[0] & sides[1]
+    assert (len(ready.train.records), len(ready.evaluation.records)) == (6, 2)
 
 
 def test_a_run_that_got_worse_says_so(
@@ -128,6 +163,7 @@ def test_a_run_that_got_worse_says_so(
         trainer.train()
         trainer.evaluate()
     out = capsys.readouterr().out
+    assert "scoring   the head of the model, which reads pairs" in out
     assert "worse than before training: ndcg@10 was 1" in out
 
 
