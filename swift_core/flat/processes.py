@@ -67,3 +67,10 @@ def is_sharded(model: nn.Module) -> bool:
     if type(model).__name__ == "DeepSpeedEngine":
         return True
     return any(isinstance(module, (FSDPModule, FullyShardedDataParallel)) for module in model.modules())
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number among those of torch.distributed, and how many they are; 0 and 1 without it."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from accelerate.utils import gather_object, send_to_device
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from swift_core.batching import pack
 from swift_core.classifiers import pool_chunks
+from swift_core.flat.processes import rank_and_world
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.modes import evaluating
 
@@ -84,7 +85,7 @@ def _in_batches(
     lengths = [row["length"] for row in features] if lengths is None else lengths
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     batches = pack(order, lengths, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS)
-    rank, world = _rank_and_world() if share else (0, 1)
+    rank, world = rank_and_world() if share else (0, 1)
     shown = progress and rank == 0 and sys.stderr.isatty()
     bar = tqdm(total=len(lengths), desc="classifying", unit="row", leave=False, disable=not shown)
     found: list[tuple[list[int], np.ndarray]] = []
@@ -110,9 +111,3 @@ def unlabelled(tokens: Tokens) -> dict[str, Any]:
         "targets": [0.0],
         "length": sum(map(len, tokens.chunks)),
     }
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

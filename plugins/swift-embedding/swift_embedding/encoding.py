@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from swift_core.batching import pack
 from swift_core.flat import FlatBatch, PoolingMethod, flat_batch, pool_segments, segment_vectors
+from swift_core.flat.processes import rank_and_world
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.modes import evaluating
 
@@ -153,7 +154,7 @@ class TextEncoder(Recipe):
     def _chunks(
         self, texts: Sequence[str], prompt: str, limit: int, what: str, progress: bool
     ) -> Iterator[np.ndarray]:
-        shown = progress and sys.stderr.isatty() and _rank_and_world()[0] == 0
+        shown = progress and sys.stderr.isatty() and rank_and_world()[0] == 0
         skip = self.skip(prompt)
         with tqdm(
             total=len(texts), desc=f"encoding {what}", unit="text", leave=False, disable=not shown
@@ -175,7 +176,7 @@ class TextEncoder(Recipe):
 
     def _encode(self, rows: Sequence[Sequence[int]], skip: int, bar: tqdm[Any]) -> np.ndarray:
         batches = self._batches(rows)
-        rank, world = _rank_and_world() if self.share_batches else (0, 1)
+        rank, world = rank_and_world() if self.share_batches else (0, 1)
         result: np.ndarray | None = None
         with evaluating(self.model), fastest_float32_matmul(self._device):
             for start in range(0, len(batches), world):
@@ -234,12 +235,6 @@ def _joined(chunks: Iterator[np.ndarray], count: int) -> np.ndarray:
         result[start : start + len(vectors)] = vectors
         start += len(vectors)
     return result
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _gather(vectors: Tensor, batches: list[list[int]], world: int) -> list[Tensor]:

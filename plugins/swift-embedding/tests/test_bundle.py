@@ -187,7 +187,7 @@ def test_an_export_does_not_wait_for_other_processes(
     def ask() -> tuple[int, int]:
         raise AssertionError("the other processes are not here: this would hang")
 
-    monkeypatch.setattr("swift_embedding.encoding._rank_and_world", ask)
+    monkeypatch.setattr("swift_embedding.encoding.rank_and_world", ask)
     finish(tmp_path, write_bundle(tmp_path, encoder=decoder, documents=DOCUMENTS))
     assert len(load_bundle(tmp_path).search("bread")) == 4
 

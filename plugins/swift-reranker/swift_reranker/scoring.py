@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from accelerate.utils import gather_object, send_to_device
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from swift_core.batching import pack
+from swift_core.flat.processes import rank_and_world
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.modes import evaluating
 
@@ -53,11 +54,12 @@ def score_lists(
         float32 [K] for each list: raw scores, before any sigmoid.
     """
     device = next(model.parameters()).device
-    parts = list(_parts(features, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS))
+    tokens = _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS
+    parts = list(_parts(features, tokens))
     lengths = [_length(part) for _, _, part in parts]
     order = sorted(range(len(parts)), key=lambda n: -lengths[n])
-    batches = pack(order, lengths, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS)
-    rank, world = _rank_and_world() if share else (0, 1)
+    batches = pack(order, lengths, tokens)
+    rank, world = rank_and_world() if share else (0, 1)
     shown = progress and rank == 0 and sys.stderr.isatty()
     bar = tqdm(total=len(parts), desc="scoring", unit="list", leave=False, disable=not shown)
     found: list[tuple[int, int, np.ndarray]] = []
@@ -104,9 +106,3 @@ def _part(feature: Mapping[str, Any], first: int, end: int) -> Mapping[str, Any]
 
 def _length(feature: Mapping[str, Any]) -> int:
     return len(feature["prefix"]) + sum(map(len, feature["rows"]))
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
