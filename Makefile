@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PLUGINS := plugins/swift-embedding plugins/swift-cls plugins/swift-reranker
+PLUGINS := plugins/swift-embedding plugins/swift-cls plugins/swift-reranker plugins/swift-dpo
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e $(plugin))
 SOURCES := swift_core plugins tests benchmarks docs
 
