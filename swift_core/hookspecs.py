@@ -32,8 +32,9 @@ class LossOutput:
     Attributes:
         loss: scalar; the mean over the items of this batch. The core weighs it by the number of items, so
             that the gradient of an optimizer step is that of the mean over the whole global batch, however
-            it was cut into micro-batches and processes.
-        metrics: detached scalars to log beside the loss, averaged the same way.
+            it was cut into micro-batches and processes. Where a batch has several counts (pairs, and tokens
+            of a likelihood term), [n] with one mean for each; the loss is their sum.
+        metrics: detached scalars to log beside the loss, averaged by the (first) number of items.
     """
 
     loss: torch.Tensor
@@ -85,8 +86,8 @@ class Collator(Protocol):
     def __call__(self, features: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         """Turn features into a batch of tensors.
 
-        A batch may carry ``num_items`` (int), the number of items that the loss is a mean over; the
-        default is the number of rows.
+        A batch may carry ``num_items`` (int, or a tuple of them for a loss of several means), the number of
+        items that the loss is a mean over; the default is the number of rows.
         """
 
 

@@ -18,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 
 from swift_core.arguments import TrainingArguments
-from swift_core.batching import CountingCollator
+from swift_core.batching import CountingCollator, share_of_loss
 from swift_core.console import ConsoleCallback, Throughput
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults, write_export
@@ -266,18 +266,18 @@ class SwiftTrainer(transformers.Trainer):
             model=model, batch=inputs["batch"], collator=self.collator, args=self.options
         )
         items = inputs["num_items"]
+        count = items[0] if isinstance(items, Sequence) else items
         for name, value in output.metrics.items():
             total = self._loss_metrics.setdefault(name, [0.0, 0])
-            total[0] += torch.as_tensor(value).detach() * items
-            total[1] += items
+            total[0] += torch.as_tensor(value).detach() * count
+            total[1] += count
         self.throughput.tokens += inputs["num_tokens"]
-        total_items = items if num_items_in_batch is None else num_items_in_batch
-        loss = output.loss * (items * self.accelerator.num_processes / total_items)
+        loss = share_of_loss(output.loss, items, num_items_in_batch) * self.accelerator.num_processes
         return (loss, output) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        count = torch.tensor(sum(batch["num_items"] for batch in batch_samples), device=device)
-        return self.accelerator.gather(count).sum()
+        counts = torch.tensor([batch["num_items"] for batch in batch_samples], device=device)
+        return self.accelerator.gather(counts.reshape(1, len(counts), -1).sum(1)).sum(0)  # [n]
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """About 6 operations a parameter and token, forward and backward (Kaplan et al. 2020)."""
