@@ -34,7 +34,8 @@ class LossOutput:
             that the gradient of an optimizer step is that of the mean over the whole global batch, however
             it was cut into micro-batches and processes. Where a batch has several counts (pairs, and tokens
             of a likelihood term), [n] with one mean for each; the loss is their sum.
-        metrics: detached scalars to log beside the loss, averaged by the (first) number of items.
+        metrics: detached scalars to log beside the loss, averaged by the (first) number of items; of figures
+            that only some items have, [2]: their sum and how many they are.
     """
 
     loss: torch.Tensor
@@ -68,7 +69,8 @@ class Collator(Protocol):
     the checked rows of a run that trains, before any is encoded, and returns the collator to go on with
     (one that knows the labels, say); ``check(data, args)`` looks, before a model is built, at encoded
     training data as a whole and at files that options of the task name, and ``check_evaluation(data)``
-    at evaluation data; all raise a ``UserError`` when they can't be used.
+    at evaluation data; all raise a ``UserError`` when they can't be used. ``before_training(model, train,
+    evaluation)`` is called on all processes, once the model is settled and before its first step.
     """
 
     def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
