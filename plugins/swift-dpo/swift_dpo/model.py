@@ -13,6 +13,7 @@ from swift_core.model_folders import load_config
 from swift_core.models import load_backbone
 from swift_dpo.policy import as_policy
 from swift_dpo.reference import Reference
+from swift_dpo.running import Running
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
@@ -25,6 +26,7 @@ def build_model(args: TrainingArguments) -> Any:
         UserError: it is no causal language model, or can't be loaded.
     """
     model = _policy(args)
+    _inner(model).running = Running()
     if hasattr(args.task, "reference"):
         _inner(model).reference = Reference(args, _policy)
     return model
@@ -33,6 +35,12 @@ def build_model(args: TrainingArguments) -> Any:
 def reference_of(model: nn.Module) -> Reference | None:
     """The reference of a policy, however wrapped; None where the task has none."""
     return getattr(_inner(model), "reference", None)
+
+
+def running_of(model: nn.Module) -> Running:
+    """What the run of a policy remembers of its batches."""
+    found: Running = _inner(model).running
+    return found
 
 
 def _policy(args: TrainingArguments) -> Any:

@@ -103,10 +103,12 @@ class Reference:
         return nullcontext() if lower is None else torch.autocast(device.type, dtype=lower)
 
     def fill(self, policy: nn.Module, features: Sequence[datasets.Dataset], collator: Collator) -> None:
-        """Learn all sequences of ``features`` that are not known yet, then let go of the model.
+        """With ``reference_cache: ahead``: learn all sequences that are not known yet, then free the model.
 
         Processes share the work; every one gets all values.
         """
+        if self._args.task.reference_cache != "ahead":
+            return
         device = next(policy.parameters()).device
         for part in features:
             batches = list(_batches(part, self.cached, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS))
@@ -121,10 +123,6 @@ class Reference:
                 found.update(zip(batch["keys"].tolist(), values, strict=True))
             for values in gather_object([found]) if world > 1 else [found]:
                 self.cached.add(values)
-        self._model = None
-
-    def forget_model(self) -> None:
-        """Free the memory of the reference's weights; they are loaded again when they are needed."""
         self._model = None
 
 
