@@ -71,12 +71,12 @@ def rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     if tokenizer.chat_template is None:
         if not isinstance(prompt, str):
             raise ValueError(
-                "prompt: expected a text, because the tokenizer has no chat template, found messages; name an "
-                "instruction-tuned model, or set chat_template in its tokenizer_config.json"
+                "prompt: expected a text, because the tokenizer has no chat template, found messages; name "
+                "an instruction-tuned model, or set chat_template in its tokenizer_config.json"
             )
         plain: list[int] = tokenizer(prompt)["input_ids"]
         return plain
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     try:
         ids: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     except (TemplateError, TypeError, KeyError, ValueError) as error:
@@ -166,7 +166,7 @@ def _config(
     sampling: Sampling, new_tokens: int, ends: list[int], tokenizer: PreTrainedTokenizerBase
 ) -> GenerationConfig:
     """Everything is said: what is left out would come from the model's own generation_config.json."""
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=new_tokens,
         do_sample=sampling.temperature > 0,
         temperature=sampling.temperature or 1.0,

@@ -71,5 +71,5 @@ def test_the_interval_holds_what_it_says_and_is_the_same_for_the_same_seed() -> 
 
 @pytest.mark.parametrize("outcomes", [[], [0.4], [[1.0]], [math.nan]])
 def test_what_is_no_outcome_is_refused(outcomes: list[float]) -> None:
-    with pytest.raises(ValueError, match="expected at least one of 0, 0.5 and 1"):
+    with pytest.raises(ValueError, match=r"expected at least one of 0, 0\.5 and 1"):
         elo_gain(outcomes)

@@ -150,9 +150,9 @@ def test_prompts_are_written_with_the_chat_template(tokenizer: Any) -> None:
     assert tokenizer.decode(rendered(tokenizer, "hello")) == asked
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
     assert tokenizer.decode(rendered(tokenizer, messages)).startswith("<|im_start|>system\nbe brief")
-    with pytest.raises(ValueError, match="^prompt: the chat template can't write it"):
+    with pytest.raises(ValueError, match=r"^prompt: the chat template can't write it"):
         rendered(tokenizer, [{"role": "user"}])
     tokenizer.chat_template = None
     assert tokenizer.decode(rendered(tokenizer, "hello")) == "hello"
-    with pytest.raises(ValueError, match="^prompt: expected a text, because the tokenizer has no chat"):
+    with pytest.raises(ValueError, match=r"^prompt: expected a text, because the tokenizer has no chat"):
         rendered(tokenizer, messages)
