@@ -32,8 +32,10 @@ class LossOutput:
     Attributes:
         loss: scalar; the mean over the items of this batch. The core weighs it by the number of items, so
             that the gradient of an optimizer step is that of the mean over the whole global batch, however
-            it was cut into micro-batches and processes.
-        metrics: detached scalars to log beside the loss, averaged the same way.
+            it was cut into micro-batches and processes. Where a batch has several counts (pairs, and tokens
+            of a likelihood term), [n] with one mean for each; the loss is their sum.
+        metrics: detached scalars to log beside the loss, averaged by the (first) number of items; of figures
+            that only some items have, [2]: their sum and how many they are.
     """
 
     loss: torch.Tensor
@@ -67,7 +69,8 @@ class Collator(Protocol):
     the checked rows of a run that trains, before any is encoded, and returns the collator to go on with
     (one that knows the labels, say); ``check(data, args)`` looks, before a model is built, at encoded
     training data as a whole and at files that options of the task name, and ``check_evaluation(data)``
-    at evaluation data; all raise a ``UserError`` when they can't be used.
+    at evaluation data; all raise a ``UserError`` when they can't be used. ``before_training(model, train,
+    evaluation)`` is called on all processes, once the model is settled and before its first step.
     """
 
     def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -85,8 +88,8 @@ class Collator(Protocol):
     def __call__(self, features: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         """Turn features into a batch of tensors.
 
-        A batch may carry ``num_items`` (int), the number of items that the loss is a mean over; the
-        default is the number of rows.
+        A batch may carry ``num_items`` (int, or a tuple of them for a loss of several means), the number of
+        items that the loss is a mean over; the default is the number of rows.
         """
 
 

@@ -1,0 +1,35 @@
+"""Quality and safety weighed against each other, for the constrained form of ``cpo``. Imports no torch.
+
+Answers have a quality s and a violation c: 0 for none, more for worse. With lambda (``constraint_weight``),
+the quality that one unit of violation costs, what counts is the Lagrangian s - lambda c of Dai et al. 2023,
+"Safe RLHF: Safe Reinforcement Learning from Human Feedback"; lambda is given here, and learned there.
+
+1. Of two answers the better one is that with the larger s - lambda c (:func:`judged_scores`; equal ones make
+   no pair). Chosen and rejected answers, whose s are 1 and 0, change places where the rejected one violates
+   less by more than 1 / lambda.
+2. The target margin of the pair grows by lambda (c_l - c_w), the part of the difference of the Lagrangians
+   that is known as a number: the better answer is to win by more the safer it is, and may win by less where
+   it is the less safe one. An offset of that kind is due to Amini et al. 2024, "Direct Preference
+   Optimization with an Offset"; for pairs that quality orders it is the margin of Zhou et al. 2024, "Beyond
+   One-Preference-Fits-All Alignment: Multi-Objective Direct Preference Optimization", in whose terms the
+   policy's reward stands for r - lambda c, while the label tells of r alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def judged_scores(
+    scores: Sequence[float], violations: Sequence[float] | None, *, constraint_weight: float | None
+) -> list[float]:
+    """The scores that say which answers of a row are better than which: s - lambda c.
+
+    Args:
+        scores: s of each answer of a row, higher is better.
+        violations: c of each, or None: not known, nothing is taken away.
+        constraint_weight: lambda; None: quality alone.
+    """
+    if violations is None or constraint_weight is None:
+        return list(scores)
+    return [s - constraint_weight * c for s, c in zip(scores, violations, strict=True)]
