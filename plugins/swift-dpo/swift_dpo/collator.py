@@ -23,6 +23,7 @@ from swift_dpo.sequences import Sequences, desensitised, key_of
 from swift_dpo.tokens import TokenRow, Tokens, shared_tokens
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from swift_core.arguments import TrainingArguments
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # Shape legend: B rows, A answers of all of them, P pairs of answers, T tokens of answers that count.
 
 Kind = Literal["pairs", "likelihood", "answers"]
-"""What a loss is a mean over: pairs; pairs, and beside them tokens of better answers; answers by themselves."""
+"""What a loss is a mean over: pairs; pairs, and tokens of better answers beside them; answers alone."""
 EQUAL_SCORES = "equal scores"
 IDENTICAL = "identical answers"
 NOTHING = "nothing to score"
@@ -220,6 +221,15 @@ class PreferenceCollator:
             return own
         return pairs if self.kind == "pairs" else (pairs, int(batch["tokens"][batch["better"]].sum()))
 
+    def before_training(self, model: nn.Module, train: TaskData, evaluation: TaskData | None) -> None:
+        """Let the reference say all that it will be asked, where the run wants that ahead."""
+        from swift_dpo.model import memory_of
+
+        parts = [
+            data.features for data in (train, evaluation) if data is not None and data.features is not None
+        ]
+        memory_of(model).reference.fill(model, parts, self)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer with its chat template."""
         self.tokenizer.save_pretrained(folder)
@@ -263,8 +273,8 @@ def make_collator(
     tokenizer, config = load_tokenizer(args), load_config(args)
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
-            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder ({config.model_type}); "
-            "choose a causal model"
+            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
+            f"({config.model_type}); choose a causal model"
         )
     task, text_config = args.task, config.get_text_config()
     if task.chat_template is not None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from swift_core.hookspecs import Evaluation, LossOutput
+from swift_core.hookspecs import Evaluation
+from swift_dpo.arena import make_arena
 from swift_dpo.held_out import Scored, score_data
+from swift_dpo.model import memory_of
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
     from swift_dpo.collator import PreferenceCollator
+    from swift_dpo.hooks import PreferenceTask
 
 
 def evaluate_model(
@@ -23,26 +26,31 @@ def evaluate_model(
     collator: PreferenceCollator,
     data: TaskData | None,
     args: TrainingArguments,
-    objective: Callable[..., LossOutput],
+    task: PreferenceTask,
 ) -> Evaluation:
-    """The objective's own figures, over all rows as if they were one batch."""
+    """The objective's own figures over all rows as if they were one batch; and answers, perhaps judged."""
     metrics: dict[str, float] = {}
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     if data is not None and data.features is not None:
         found = score_data(
             model,
             collator,
             data.features,
+            compares=task.compares,
             confidence=getattr(args.task, "needs_confidence", False),
             progress=args.shows_progress,
         )
-        output = objective(found.answers, found.batch, args.task)
+        output = task.objective(found.answers, found.batch, args.task)
         metrics = {"loss": float(output.loss.sum()), **dict(_means(output.metrics))}
-        if collator.kind == "answers":
+        if task.single:
             metrics["auc"] = _auc(found)
         else:
             tables["pairs"] = list(_pairs(found))
-    return Evaluation(metrics, tables)
+    memory = memory_of(model)
+    if memory.arena is None:
+        memory.arena = make_arena(args, collator.tokenizer, data)
+    answered = memory.arena.evaluate(model, lambda: memory.reference.opened(model))
+    return Evaluation({**metrics, **answered.metrics}, {**tables, **answered.tables})
 
 
 def _means(figures: Mapping[str, Tensor | float]) -> Iterator[tuple[str, float]]:
@@ -55,10 +63,12 @@ def _means(figures: Mapping[str, Tensor | float]) -> Iterator[tuple[str, float]]
 
 
 def _auc(found: Scored) -> float:
-    """How often a desirable answer's reward is above an undesirable one's; a tie counts half (Mann-Whitney)."""
+    """How often a desirable answer has more reward than an undesirable one; ties count half (Mann-Whitney)."""
     unrelated = found.batch["unrelated"]
     own = len(found.answers.logps) - (0 if unrelated is None else len(unrelated))
-    rewards = found.answers.logps if found.answers.reference is None else found.answers.logps - found.answers.reference
+    rewards = found.answers.logps
+    if found.answers.reference is not None:
+        rewards = rewards - found.answers.reference
     desirable = (found.batch["scores"][:own] > 0).numpy()
     good, bad = int(desirable.sum()), int((~desirable).sum())
     if not good or not bad:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from swift_core.batching import pack
 from swift_core.flat.processes import rank_and_world
 from swift_dpo.answers import Answers
-from swift_dpo.model import reference_of
+from swift_dpo.model import memory_of
 from swift_dpo.scoring import answer_scores
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def score_data(
     collator: PreferenceCollator,
     features: datasets.Dataset,
     *,
+    compares: bool,
     confidence: bool = False,
     progress: bool = False,
 ) -> Scored:
@@ -55,6 +57,7 @@ def score_data(
         model: the policy, with its reference.
         collator: makes batches of ``features``.
         features: rows as it encodes them.
+        compares: also give the reference's figures.
         confidence: also give :attr:`Answers.confidence`.
         progress: whether to show a bar on a terminal.
     """
@@ -71,7 +74,7 @@ def score_data(
             number = min(start + rank, len(batches) - 1)
             rows = batches[number]
             batch = send_to_device(collator([features[row] for row in rows]), device)
-            parts[number] = _score(model, rows, batch, confidence)
+            parts[number] = _score(model, rows, batch, compares, confidence)
             bar.update(sum(map(len, batches[start : start + world])))
     found = gather_object([parts]) if world > 1 else [parts]
     every = {number: part for some in found for number, part in some.items()}
@@ -79,11 +82,12 @@ def score_data(
 
 
 @torch.no_grad()
-def _score(model: nn.Module, rows: list[int], batch: Mapping[str, Any], confidence: bool) -> Scored:
-    reference = reference_of(model)
+def _score(
+    model: nn.Module, rows: list[int], batch: Mapping[str, Any], compares: bool, confidence: bool
+) -> Scored:
     found = answer_scores(model, batch, confidence=confidence)
     values = {field.name: getattr(found, field.name) for field in fields(found)}
-    values["reference"] = None if reference is None else reference.logps(model, batch)
+    values["reference"] = memory_of(model).reference.logps(model, batch) if compares else None
     wanted = (*_OF_PAIRS, *_OF_ANSWERS, "better", "worse", "unrelated")
     cpu = {name: None if (value := batch[name]) is None else value.cpu() for name in wanted}
     cpu["num_items"] = batch["num_items"]
@@ -103,22 +107,27 @@ def _joined(parts: Sequence[Scored]) -> Scored:
         cut = [torch.split(v, [n, len(v) - n]) for v, n in zip(values, own, strict=True)]  # type: ignore[arg-type,type-var]
         return torch.cat([first for first, _ in cut] + [last for _, last in cut])
 
-    answers = {f.name: of_answers(lambda part, name=f.name: getattr(part.answers, name)) for f in fields(Answers)}  # type: ignore[misc]
-    batch: dict[str, Any] = {
-        name: of_answers(lambda part, name=name: part.batch[name])  # type: ignore[misc]
-        for name in _OF_ANSWERS
-    }
+    answers = {f.name: of_answers(partial(_figure, name=f.name)) for f in fields(Answers)}
+    batch: dict[str, Any] = {name: of_answers(partial(_column, name=name)) for name in _OF_ANSWERS}
     for name in _OF_PAIRS:
         batch[name] = torch.cat([part.batch[name] for part in parts])
     for name in ("better", "worse"):
-        batch[name] = torch.cat(
-            [part.batch[name] + start for part, start in zip(parts, starts, strict=True)]
-        )
+        batch[name] = torch.cat([part.batch[name] + start for part, start in zip(parts, starts, strict=True)])
     others = sum(map(_unrelated, parts))
     batch["unrelated"] = torch.arange(sum(own), sum(own) + others) if others else None
     counts = torch.tensor([part.batch["num_items"] for part in parts]).reshape(len(parts), -1).sum(0).tolist()
     batch["num_items"] = counts[0] if len(counts) == 1 else tuple(counts)
     return Scored([row for part in parts for row in part.rows], Answers(**answers), batch)  # type: ignore[arg-type]
+
+
+def _figure(part: Scored, name: str) -> Tensor | None:
+    found: Tensor | None = getattr(part.answers, name)
+    return found
+
+
+def _column(part: Scored, name: str) -> Tensor | None:
+    found: Tensor | None = part.batch[name]
+    return found
 
 
 def _unrelated(part: Scored) -> int:

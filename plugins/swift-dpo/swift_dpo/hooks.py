@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swift_core.errors import UserError
 from swift_core.hookspecs import Evaluation, LossOutput, hookimpl
 from swift_dpo import collator as collating
 from swift_dpo import objectives
-from swift_dpo.model import build_model, reference_of, running_of
-from swift_dpo.requirements import check_options
+from swift_dpo.model import build_model, memory_of
+from swift_dpo.requirements import cpo_faults, dpo_faults, kto_faults
 from swift_dpo.scoring import answer_scores
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from swift_dpo.collator import PreferenceCollator
 
 Objective = Callable[..., LossOutput]
+Faults = Callable[[Any, Collection[str]], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,15 @@ class PreferenceTask:
 
     Attributes:
         objective: one of :mod:`swift_dpo.objectives`.
+        faults: tells of options that the chosen loss does not read, of which some were given.
+        compares: the policy is compared with a reference.
         single: answers are judged one by one, not in pairs.
         remembers: the objective takes what a run remembers of earlier batches.
     """
 
     objective: Objective
+    faults: Faults
+    compares: bool = False
     single: bool = False
     remembers: bool = False
 
@@ -48,7 +54,9 @@ class PreferenceTask:
     @hookimpl
     def make_collator(self, args: TrainingArguments) -> PreferenceCollator:
         """Tokenizer and chat template, lengths, pairs."""
-        check_options(args)
+        faults = self.faults(args.task, args.given)
+        if faults:
+            raise UserError(*faults)
         pairs: collating.Kind = "likelihood" if args.task.needs_token_counts else "pairs"
         return collating.make_collator(
             args,
@@ -60,13 +68,13 @@ class PreferenceTask:
     @hookimpl
     def compute_loss(self, model: nn.Module, batch: Mapping[str, Any], args: TrainingArguments) -> LossOutput:
         """The task's objective, on figures of whole answers under policy and reference."""
-        reference = reference_of(model)
+        memory = memory_of(model)
         # First, so that what both hold in memory is never there at the same time.
-        known = None if reference is None else reference.logps(model, batch)
+        known = memory.reference.logps(model, batch) if self.compares else None
         found = answer_scores(model, batch, confidence=getattr(args.task, "needs_confidence", False))
         answers = replace(found, reference=known)
         if self.remembers:
-            return self.objective(answers, batch, args.task, running=running_of(model))
+            return self.objective(answers, batch, args.task, running=memory.running)
         return self.objective(answers, batch, args.task)
 
     @hookimpl
@@ -80,7 +88,7 @@ class PreferenceTask:
         """See :mod:`swift_dpo.evaluation`."""
         from swift_dpo.evaluation import evaluate_model
 
-        return evaluate_model(model, collator, data, args, self.objective)
+        return evaluate_model(model, collator, data, args, self)
 
     @hookimpl
     def export(
@@ -100,8 +108,12 @@ class PreferenceTask:
         return written
 
 
-DPO = PreferenceTask(objectives.dpo_loss, remembers=True)
-CPO = PreferenceTask(objectives.cpo_loss)
-SIMPO = PreferenceTask(objectives.simpo_loss)
-ORPO = PreferenceTask(objectives.orpo_loss)
-KTO = PreferenceTask(objectives.kto_loss, single=True)
+def _no_faults(_: Any, __: Collection[str]) -> Collection[str]:
+    return ()
+
+
+DPO = PreferenceTask(objectives.dpo_loss, dpo_faults, compares=True, remembers=True)
+CPO = PreferenceTask(objectives.cpo_loss, cpo_faults)
+SIMPO = PreferenceTask(objectives.simpo_loss, _no_faults)
+ORPO = PreferenceTask(objectives.orpo_loss, _no_faults)
+KTO = PreferenceTask(objectives.kto_loss, kto_faults, compares=True, single=True)

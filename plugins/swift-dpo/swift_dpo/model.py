@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import transformers
@@ -17,6 +18,26 @@ from swift_dpo.running import Running
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
+    from swift_dpo.arena import Arena
+
+
+@dataclass
+class Memory:
+    """What a run keeps beside its policy.
+
+    Attributes:
+        reference: see :mod:`swift_dpo.reference`.
+        running: what losses remember of earlier batches.
+        arena: prompts, judge, and what the reference answered; None before the first evaluation.
+    """
+
+    reference: Reference
+    running: Running = field(default_factory=Running)
+    arena: Arena | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        # A copy of the policy (one with its adapter merged, say) belongs to the same run.
+        return self
 
 
 def build_model(args: TrainingArguments) -> Any:
@@ -26,20 +47,13 @@ def build_model(args: TrainingArguments) -> Any:
         UserError: it is no causal language model, or can't be loaded.
     """
     model = _policy(args)
-    _inner(model).running = Running()
-    if hasattr(args.task, "reference"):
-        _inner(model).reference = Reference(args, _policy)
+    _inner(model).memory = Memory(Reference(args, _policy))
     return model
 
 
-def reference_of(model: nn.Module) -> Reference | None:
-    """The reference of a policy, however wrapped; None where the task has none."""
-    return getattr(_inner(model), "reference", None)
-
-
-def running_of(model: nn.Module) -> Running:
-    """What the run of a policy remembers of its batches."""
-    found: Running = _inner(model).running
+def memory_of(model: nn.Module) -> Memory:
+    """What the run of a policy keeps, however the policy is wrapped."""
+    found: Memory = _inner(model).memory
     return found
 
 
