@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from swift_core.errors import UserError
 from swift_core.hookspecs import Evaluation, LossOutput, hookimpl
 from swift_dpo import collator as collating
@@ -74,7 +76,9 @@ class PreferenceTask:
         found = answer_scores(model, batch, confidence=getattr(args.task, "needs_confidence", False))
         answers = replace(found, reference=known)
         if self.remembers:
-            return self.objective(answers, batch, args.task, running=memory.running)
+            # What a saved model is checked by must not hang on what came before.
+            running = memory.running if torch.is_grad_enabled() else None
+            return self.objective(answers, batch, args.task, running=running)
         return self.objective(answers, batch, args.task)
 
     @hookimpl
