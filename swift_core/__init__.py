@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
     from swift_core.errors import PluginError, SwiftError, UserError
-    from swift_core.hookspecs import Evaluation, LossOutput, hookimpl
+    from swift_core.hookspecs import Evaluation, LeftOut, LossOutput, hookimpl
     from swift_core.spec import Column, ExportFormat, Metric, ResourceProfile, TaskSpec, option
     from swift_core.trainer import SwiftTrainer
 
@@ -24,6 +24,7 @@ _HOMES = {
     "SwiftError": "errors",
     "UserError": "errors",
     "Evaluation": "hookspecs",
+    "LeftOut": "hookspecs",
     "LossOutput": "hookspecs",
     "hookimpl": "hookspecs",
     "Column": "spec",
@@ -39,6 +40,7 @@ __all__ = [
     "Column",
     "Evaluation",
     "ExportFormat",
+    "LeftOut",
     "LossOutput",
     "Metric",
     "PluginError",

@@ -130,6 +130,7 @@ class TrainingArguments:
         }
         self._known = known
         self.core = self._build(CoreOptions, parts["core"], faults)
+        self.initial_model = (self.core.model_name_or_path, self.core.model_revision) if self.core else None
         self.task: Any = self._build(_task_class(self.claim, self.spec), parts["task"], faults)
         self.trainer = self._build_trainer(parts["trainer"], faults)
         _check_exports(parts["core"].get("export_formats", ()), self.spec, faults)
@@ -177,6 +178,11 @@ class TrainingArguments:
         """
         model = {"model_name_or_path": name, "model_revision": revision}
         return self._twin(core=dataclasses.replace(self.core, **model), given={**self.given, **model})
+
+    def with_merged_model(self, name: str, revision: str | None = None) -> TrainingArguments:
+        """The same for another model as it is: without a new adapter, and one that it has merged into it."""
+        twin = self.with_model(name, revision)
+        return twin._twin(core=dataclasses.replace(twin.core, use_lora=False))
 
     def in_folder(self, folder: Path) -> TrainingArguments:
         """The same arguments with the training loop writing into ``folder``."""

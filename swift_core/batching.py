@@ -56,6 +56,23 @@ def pack(
     return batches
 
 
+def share_of_loss(loss: Tensor, items: int | Sequence[int], total: Tensor | int | None) -> Tensor:
+    """What a batch's mean adds to the mean over the whole global batch.
+
+    Args:
+        loss: a mean over ``items``; where several things are counted, [n] means, one for each count.
+        items: how many this batch has.
+        total: [n] how many the global batch has; None for this batch alone.
+
+    Returns:
+        A scalar, the sum of all parts.
+    """
+    own = torch.as_tensor(items, device=loss.device).reshape(-1)  # [n]
+    whole = own if total is None else torch.as_tensor(total, device=loss.device)
+    # A part that counts nothing anywhere is 0, not 0 / 0.
+    return (loss * own / whole.clamp(min=1)).sum()
+
+
 @dataclass(frozen=True)
 class CountingCollator:
     """Wraps a task's collator and says beside each batch how many items and tokens it holds.

@@ -32,8 +32,10 @@ class LossOutput:
     Attributes:
         loss: scalar; the mean over the items of this batch. The core weighs it by the number of items, so
             that the gradient of an optimizer step is that of the mean over the whole global batch, however
-            it was cut into micro-batches and processes.
-        metrics: detached scalars to log beside the loss, averaged the same way.
+            it was cut into micro-batches and processes. Where a batch has several counts (pairs, and tokens
+            of a likelihood term), [n] with one mean for each; the loss is their sum.
+        metrics: detached scalars to log beside the loss, averaged by the (first) number of items; of figures
+            that only some items have, [2]: their sum and how many they are.
     """
 
     loss: torch.Tensor
@@ -59,6 +61,17 @@ class Evaluation:
     learned: bool = False
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What a collator's ``encode`` returns for a row that is not to be used.
+
+    Attributes:
+        why: a few words that all rows have which are left out for the same reason, such as ``too long``.
+    """
+
+    why: str
+
+
 class Collator(Protocol):
     """What ``make_collator`` returns. It is pickled to DataLoader workers.
 
@@ -67,11 +80,12 @@ class Collator(Protocol):
     the checked rows of a run that trains, before any is encoded, and returns the collator to go on with
     (one that knows the labels, say); ``check(data, args)`` looks, before a model is built, at encoded
     training data as a whole and at files that options of the task name, and ``check_evaluation(data)``
-    at evaluation data; all raise a ``UserError`` when they can't be used.
+    at evaluation data; all raise a ``UserError`` when they can't be used. ``before_training(model, train,
+    evaluation)`` is called on all processes, once the model is settled and before its first step.
     """
 
-    def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Turn one checked row into features (numbers and lists of numbers).
+    def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any] | LeftOut:
+        """Turn one checked row into features (numbers and lists of numbers), or leave it out.
 
         Features carry ``length`` (tokens, for statistics and batching) and may carry ``truncated`` (how
         many texts were cut), ``group`` (a number: rows of different groups never share a batch),
@@ -85,8 +99,8 @@ class Collator(Protocol):
     def __call__(self, features: list[Mapping[str, Any]]) -> Mapping[str, Any]:
         """Turn features into a batch of tensors.
 
-        A batch may carry ``num_items`` (int), the number of items that the loss is a mean over; the
-        default is the number of rows.
+        A batch may carry ``num_items`` (int, or a tuple of them for a loss of several means), the number of
+        items that the loss is a mean over; the default is the number of rows.
         """
 
 

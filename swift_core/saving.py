@@ -137,7 +137,7 @@ def check_reload(
     device = next(model.parameters()).device
     batch = send_to_device(collator(rows), device)
     losses = [
-        runtime.compute_loss(model=m.to(device), batch=batch, collator=collator, args=args).loss.item()
+        runtime.compute_loss(model=m.to(device), batch=batch, collator=collator, args=args).loss.sum().item()
         for m in (model, copy)
     ]
     if not abs(losses[0] - losses[1]) <= _TOLERANCE * max(1.0, abs(losses[0])):

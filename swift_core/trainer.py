@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 
 from swift_core.arguments import TrainingArguments
-from swift_core.batching import CountingCollator
+from swift_core.batching import CountingCollator, share_of_loss
 from swift_core.console import ConsoleCallback, Throughput
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults, write_export
+from swift_core.figures import LossFigures
 from swift_core.flat.data import padding_cost, settle_on_data
 from swift_core.flat.sequence import share_tokens
 from swift_core.hookspecs import Evaluation
@@ -101,7 +102,7 @@ class SwiftTrainer(transformers.Trainer):
         self.run = run
         self.throughput = Throughput()
         self.cost_of_padding: float | None = None
-        self._loss_metrics: dict[str, list[Any]] = {}
+        self._figures = LossFigures()
         if run is None and self.train_data is not None:
             check_sharing(args)
         use_one_gpu_per_process(args.trainer)
@@ -177,6 +178,9 @@ class SwiftTrainer(transformers.Trainer):
         with self.compute_loss_context_manager():
             settle_on_data(self.network, self.train_data, self.collator)
         share_tokens(self.network, self.options.core.sequence_parallel_size)
+        if hasattr(self.collator, "before_training"):
+            with self.compute_loss_context_manager(), fastest_float32_matmul(self.args.device):
+                self.collator.before_training(self.network, self.train_data, self.eval_data)
         if self.train_data is not None and self.is_world_process_zero():
             self.cost_of_padding = padding_cost(self.train_data, self.collator, self.options)
 
@@ -266,18 +270,14 @@ class SwiftTrainer(transformers.Trainer):
             model=model, batch=inputs["batch"], collator=self.collator, args=self.options
         )
         items = inputs["num_items"]
-        for name, value in output.metrics.items():
-            total = self._loss_metrics.setdefault(name, [0.0, 0])
-            total[0] += torch.as_tensor(value).detach() * items
-            total[1] += items
+        self._figures.add(output.metrics, items[0] if isinstance(items, Sequence) else items)
         self.throughput.tokens += inputs["num_tokens"]
-        total_items = items if num_items_in_batch is None else num_items_in_batch
-        loss = output.loss * (items * self.accelerator.num_processes / total_items)
+        loss = share_of_loss(output.loss, items, num_items_in_batch) * self.accelerator.num_processes
         return (loss, output) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        count = torch.tensor(sum(batch["num_items"] for batch in batch_samples), device=device)
-        return self.accelerator.gather(count).sum()
+        counts = torch.tensor([batch["num_items"] for batch in batch_samples], device=device)
+        return self.accelerator.gather(counts.reshape(1, len(counts), -1).sum(1)).sum(0)  # [n]
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """About 6 operations a parameter and token, forward and backward (Kaplan et al. 2020)."""
@@ -295,24 +295,12 @@ class SwiftTrainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log ``logs`` everywhere, with the task's own figures and the speed where the loss is among them."""
         if "loss" in logs:
-            logs.update(self._flush_loss_metrics())
+            logs.update(self._figures.flush(self.accelerator))
             logs.update(self.throughput.flush(self.accelerator.num_processes))
         super().log(logs, start_time)
         if self.run is not None:
             figures = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
             self.runtime.metrics_logged(self.run, self.state.global_step, figures)
-
-    def _flush_loss_metrics(self) -> dict[str, float]:
-        # One reading of the device a log, not one a step. A figure may be missing on some process.
-        sums = {name: (float(total), float(items)) for name, (total, items) in self._loss_metrics.items()}
-        self._loss_metrics = {}
-        names = sorted({name for part in gather_object([list(sums)]) for name in part})
-        means = {}
-        for name in names:
-            pair = torch.tensor(sums.get(name, (0.0, 0.0)), device=self.args.device)
-            total, items = self.accelerator.reduce(pair, "sum").tolist()
-            means[name] = total / max(items, 1.0)
-        return means
 
     # -- evaluation ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+
+from swift_core.batching import share_of_loss
 
 # Without in-batch negatives a row's loss does not depend on its neighbours, so that every cut must agree.
 # SGD without clipping: the weights after a step show the gradient itself.
@@ -124,3 +127,14 @@ def test_the_command_line_trains_evaluates_and_exports_on_two_processes(
     record = json.loads((folder / "run.json").read_text())
     assert (record["state"], list(record["exports"])) == ("finished", ["hf"])
     assert "eval_ndcg@10" in record["metrics"]
+
+
+def test_several_means_are_each_weighed_by_their_own_count():
+    # Two pieces of one step: 2 pairs and 10 tokens, 1 pair and 30 tokens.
+    total = torch.tensor([3, 40])
+    shares = [
+        share_of_loss(torch.tensor([0.5, 2.0]), (2, 10), total),
+        share_of_loss(torch.tensor([0.8, 1.0]), (1, 30), total),
+    ]
+    assert sum(shares).item() == pytest.approx((2 * 0.5 + 0.8) / 3 + (10 * 2.0 + 30 * 1.0) / 40)
+    assert share_of_loss(torch.tensor([0.5, 0.0]), (2, 0), None).item() == 0.5

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from swift_core.batching import pad_batch
+from swift_core.causal import Vectors, twin_with, vocabulary_head_name
 from swift_core.errors import UserError
 from swift_core.flat import FlatBatch, Rung, flat_batch, pool_segments, segment_vectors
 from swift_core.flat.forward import is_causal_model, run_rung
@@ -59,28 +59,13 @@ class FlatJudge:
 
     def flat_scores(self, vectors: Tensor) -> Tensor:
         """logit(true) - logit(false), [S, 1] in float32, of vectors [S, D]."""
-        twin = object.__new__(type(self))
-        modules = dict(self.__dict__["_modules"])
-        modules[self.base_model_prefix] = _Vectors(vectors)
-        modules[_head_name(self)] = _TwoRows(self.get_output_embeddings(), self.answers)  # type: ignore[attr-defined]
-        # A copy that shares the weights: two threads may be in here.
-        twin.__dict__ = {**self.__dict__, "_modules": modules}
+        rows = _TwoRows(self.get_output_embeddings(), self.answers)  # type: ignore[attr-defined]
+        twin = twin_with(self, {self.base_model_prefix: Vectors(vectors), vocabulary_head_name(self): rows})
         ones = torch.ones(vectors.shape[0], 1, dtype=torch.long, device=vectors.device)
         with torch.autocast(vectors.device.type, enabled=False):
             logits = super(FlatJudge, twin).forward(input_ids=ones).logits.float()  # type: ignore[misc]
         found: Tensor = logits[:, 0, 0] - logits[:, 0, 1]
         return found.unsqueeze(1)
-
-
-class _Vectors(nn.Module):
-    """Stands where the body was: gives the vectors it was made with, each as a text of one token."""
-
-    def __init__(self, vectors: Tensor) -> None:
-        super().__init__()
-        self.hidden = vectors.unsqueeze(1)  # [S, 1, D]
-
-    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
 
 
 class _TwoRows(nn.Module):
@@ -98,11 +83,6 @@ class _TwoRows(nn.Module):
         return functional.linear(
             hidden.float(), self.rows.float(), None if self.shift is None else self.shift.float()
         )
-
-
-def _head_name(model: Any) -> str:
-    head = model.get_output_embeddings()
-    return next((name for name, child in model.named_children() if child is head), "")
 
 
 def as_judge(model: PreTrainedModel, answers: tuple[int, int]) -> None:
@@ -133,14 +113,14 @@ def with_two_rows(judge: Any) -> None:
         small.weight.copy_(head.weight[list(judge.answers)])
         if bias is not None:
             small.bias.copy_(bias[list(judge.answers)])
-    setattr(judge, _head_name(judge), small)
+    setattr(judge, vocabulary_head_name(judge), small)
     judge.answers = (0, 1)
 
 
 def _fault(judge: Any) -> str | None:
     """Why scores of ``judge`` are not those of its family; None where they are."""
     head = judge.get_output_embeddings()
-    if not _head_name(judge) or hasattr(head, "base_layer") or not hasattr(head, "weight"):
+    if not vocabulary_head_name(judge) or hasattr(head, "base_layer") or not hasattr(head, "weight"):
         return "its vocabulary head is not a plain layer of it (lora_target_modules must leave it out)"
     if not is_causal_model(judge.flat_part):
         return "its attention looks both ways"

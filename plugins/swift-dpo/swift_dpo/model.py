@@ -1,0 +1,86 @@
+"""The policy of a run, with its reference beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import transformers
+from torch import nn
+
+from swift_core.errors import UserError
+from swift_core.flat import FlatState, set_state
+from swift_core.model_folders import load_config
+from swift_core.models import load_backbone
+from swift_dpo.policy import as_policy
+from swift_dpo.reference import Reference
+from swift_dpo.running import Running
+
+if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
+
+
+def build_model(args: TrainingArguments) -> Any:
+    """transformers' own causal class, which gives token scores when called with ``flat``.
+
+    Raises:
+        UserError: it is no causal language model, or can't be loaded.
+    """
+    model = _policy(args)
+    _inner(model).running = Running()
+    if hasattr(args.task, "reference"):
+        _inner(model).reference = Reference(args, _policy)
+    return model
+
+
+def reference_of(model: nn.Module) -> Reference | None:
+    """The reference of a policy, however wrapped; None where the task has none."""
+    return getattr(_inner(model), "reference", None)
+
+
+def running_of(model: nn.Module) -> Running:
+    """What the run of a policy remembers of its batches."""
+    found: Running = _inner(model).running
+    return found
+
+
+def _policy(args: TrainingArguments) -> Any:
+    config = load_config(args)
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise UserError(
+            f"model_name_or_path: expected a causal language model, found {config.model_type} in "
+            f"{args.core.model_name_or_path}"
+        )
+    model: Any = load_backbone(args, transformers.AutoModelForCausalLM)
+    if hasattr(model, "peft_config"):
+        # What peft and its users call the task of such an adapter.
+        model.peft_config["default"].task_type = "CAUSAL_LM"
+    inner = _inner(model)
+    if args.task.disable_dropout:
+        _drop_nothing(model)
+    as_policy(inner)
+    # The part that runs on flat rows is another one now.
+    set_state(model, FlatState(asked=args.core.attn_implementation))
+    return model
+
+
+def _drop_nothing(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and "lora_" not in name:
+            module.p = 0.0
+        # Attention is told the share by a number of its layer.
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _inner(model: nn.Module) -> Any:
+    """The transformers model inside DDP, torch.compile and peft."""
+    inner: Any = model
+    while True:
+        if isinstance(getattr(inner, "module", None), nn.Module):
+            inner = inner.module
+        elif isinstance(getattr(inner, "_orig_mod", None), nn.Module):
+            inner = inner._orig_mod
+        elif hasattr(inner, "get_base_model"):
+            inner = inner.get_base_model()
+        else:
+            return inner

@@ -1,0 +1,157 @@
+"""The reference: the model as it was at step 0, or another one, and what it said before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import gather_object, send_to_device
+from torch import Tensor, distributed, nn
+
+from swift_core.batching import pack
+from swift_core.flat.check import run_alike
+from swift_core.flat.processes import inside_ddp, is_sharded, rank_and_world
+from swift_core.model_folders import base_folder_of, is_adapter, resolve_model
+from swift_core.modes import evaluating
+from swift_dpo.reference_cache import ReferenceCache, cache_folder
+from swift_dpo.scoring import answer_scores
+
+if TYPE_CHECKING:
+    import datasets
+
+    from swift_core.arguments import TrainingArguments
+    from swift_core.hookspecs import Collator
+
+_CPU_TOKENS = 4096
+_GPU_TOKENS = 65_536
+
+
+class Reference:
+    """Log-probabilities of answers under the reference of a run.
+
+    The model is loaded when a sequence comes up that is not in the cache, and not before.
+
+    Args:
+        args: the run's; its model is what was given at step 0.
+        load: builds a model from arguments.
+    """
+
+    def __init__(self, args: TrainingArguments, load: Any) -> None:
+        name, revision = (args.task.reference, None) if args.task.reference else args.initial_model
+        self._args = args.with_merged_model(name, revision)
+        self._load = load
+        # What lies below a new adapter is the model as it was given.
+        fresh = args.core.use_lora and not is_adapter(resolve_model(self._args))
+        self.adapter_off = fresh and args.task.reference is None
+        self._model: nn.Module | None = None
+        self._cache: ReferenceCache | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reference:
+        # A copy of the policy (one with its adapter merged, say) has the same reference.
+        return self
+
+    @property
+    def cached(self) -> ReferenceCache:
+        """What is known of this reference at this precision."""
+        if self._cache is None:
+            off = self._args.task.reference_cache == "off"
+            self._cache = ReferenceCache(None if off else self._folder())
+        return self._cache
+
+    def _folder(self) -> Any:
+        folder = resolve_model(self._args)
+        folders = [folder, base_folder_of(folder, self._args)] if is_adapter(folder) else [folder]
+        loop, core = self._args.trainer, self._args.core
+        precision = f"{core.model_dtype} bf16={loop.bf16} fp16={loop.fp16} {loop.device.type}"
+        return cache_folder(core.cache_dir, folders, precision)
+
+    @torch.no_grad()
+    def logps(self, policy: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """[A] float32: the sum of weight x log p(token) over the tokens of each answer.
+
+        Args:
+            policy: the model in training, whose weights below the adapter are the reference's.
+            batch: as the collator makes it, on the policy's device.
+        """
+        keys = batch["keys"].tolist()
+        known = None if self._args.task.reference_cache == "off" else self.cached.find(keys)
+        if _any_process(known is None, policy, self.adapter_off):
+            found = self._computed(policy, batch)
+            if known is None and self._args.task.reference_cache != "off":
+                self.cached.add(dict(zip(keys, found.double().tolist(), strict=True)))
+            return found
+        return torch.tensor(known, dtype=torch.float32, device=batch["tokens"].device)
+
+    def _computed(self, policy: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        # DDP prepares for a backward pass in its forward pass, and there is none.
+        inner = inside_ddp(policy)
+        if self.adapter_off:
+            with _without_adapter(inner), evaluating(inner):
+                return answer_scores(inner, batch).logps
+        if self._model is None:
+            self._model = self._load(self._args).eval().requires_grad_(False)
+            self._model.to(batch["tokens"].device)
+            run_alike(self._model, policy)
+        with self._autocast(batch["tokens"].device):
+            return answer_scores(self._model, batch).logps
+
+    def _autocast(self, device: torch.device) -> Any:
+        loop = self._args.trainer
+        lower = torch.bfloat16 if loop.bf16 else torch.float16 if loop.fp16 else None
+        return nullcontext() if lower is None else torch.autocast(device.type, dtype=lower)
+
+    def fill(self, policy: nn.Module, features: Sequence[datasets.Dataset], collator: Collator) -> None:
+        """With ``reference_cache: ahead``: learn all sequences that are not known yet, then free the model.
+
+        Processes share the work; every one gets all values.
+        """
+        if self._args.task.reference_cache != "ahead":
+            return
+        device = next(policy.parameters()).device
+        for part in features:
+            batches = list(_batches(part, self.cached, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS))
+            rank, world = rank_and_world()
+            found: dict[int, float] = {}
+            for start in range(0, len(batches), world):
+                # A process without a batch of its own repeats one: FSDP gathers weights in each forward pass.
+                rows = batches[min(start + rank, len(batches) - 1)]
+                batch = send_to_device(collator([part[row] for row in rows]), device)
+                with torch.no_grad():
+                    values = self._computed(policy, batch).double().tolist()
+                found.update(zip(batch["keys"].tolist(), values, strict=True))
+            for values in gather_object([found]) if world > 1 else [found]:
+                self.cached.add(values)
+        self._model = None
+
+
+def _batches(features: datasets.Dataset, cache: ReferenceCache, tokens: int) -> Iterator[list[int]]:
+    """Rows with an unknown sequence, the longest first, in batches of about so many tokens."""
+    keys = zip(features["keys"], features["unrelated_key"], strict=True)
+    missing = [
+        row
+        for row, (own, other) in enumerate(keys)
+        if cache.find([*own, *([] if other is None else [other])]) is None
+    ]
+    lengths = features["length"]
+    order = sorted(missing, key=lambda row: -lengths[row])
+    yield from pack(order, lengths, tokens)
+
+
+def _any_process(missing: bool, policy: nn.Module, adapter_off: bool) -> bool:
+    """Whether to compute: where a forward pass waits for other processes, all must as soon as one must."""
+    if not (adapter_off and is_sharded(policy)):
+        return missing
+    flag = torch.tensor(int(missing), device=next(policy.parameters()).device)
+    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
+@contextmanager
+def _without_adapter(model: nn.Module) -> Iterator[None]:
+    inner: Any = model
+    while not hasattr(inner, "disable_adapter"):
+        inner = getattr(inner, "module", None) or inner._orig_mod
+    with inner.disable_adapter():
+        yield
