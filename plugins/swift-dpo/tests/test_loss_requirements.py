@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +10,16 @@ import pytest
 
 from swift_core.options import options_of
 from swift_dpo import losses
-from swift_dpo.options import CpoLoss, CpoOptions, DpoLoss, DpoOptions, KtoLoss, KtoOptions, SimpoOptions
+from swift_dpo.options import (
+    CpoLoss,
+    CpoOptions,
+    DpoLoss,
+    DpoOptions,
+    KtoLoss,
+    KtoOptions,
+    OrpoOptions,
+    SimpoOptions,
+)
 from swift_dpo.requirements import (
     CPO_USES,
     KTO_USES,
@@ -20,6 +28,9 @@ from swift_dpo.requirements import (
     cpo_faults,
     dpo_column_faults,
     dpo_faults,
+    kto_column_faults,
+    orpo_column_faults,
+    simpo_column_faults,
 )
 
 DOCS = Path(__file__).parents[3] / "docs" / "preference-losses.md"
@@ -32,7 +43,7 @@ def test_every_loss_and_every_option_has_its_place() -> None:
     assert set(CPO_USES) == set(get_args(CpoLoss))
     assert set(KTO_USES) == set(get_args(KtoLoss))
     for uses, options in TABLES.values():
-        assert frozenset().union(*uses.values()) == {field.name for field in fields(options)} - APART
+        assert frozenset().union(*uses.values()) == set(options.__annotations__) - APART
 
 
 def test_an_option_that_the_loss_does_not_read_is_refused_and_told_who_does() -> None:
@@ -86,6 +97,9 @@ def test_columns_that_nothing_reads_are_refused() -> None:
     assert len(dpo_column_faults(DpoOptions(loss=["ipo", "sft"]), ["margin"])) == 1
     assert len(dpo_column_faults(DpoOptions(loss="aot"), ["weight", "violations"])) == 2
     assert cpo_column_faults(CpoOptions(constraint_weight=1.0), ["violations", "margin"]) == []
+    assert simpo_column_faults(SimpoOptions(), ["margin", "weight"]) == []
+    assert len(orpo_column_faults(OrpoOptions(), ["margin", "weight", "violations"])) == 2
+    assert len(kto_column_faults(KtoOptions(), ["margin", "weight", "violations"])) == 2
     assert cpo_column_faults(CpoOptions(), ["violations"])[0].startswith("violations: have no effect")
     assert cpo_column_faults(CpoOptions(constraint_weight=1.0), [])[0].startswith(
         "constraint_weight: expected"
@@ -117,6 +131,12 @@ def test_the_docs_say_what_each_loss_reads(task: str) -> None:
     for row in re.findall(r"^\| `(\w+)` \|(.*)\|$", table, flags=re.MULTILINE):
         found[row[0]] = set(re.findall(r"`(\w+)`", row[1].split("|")[-1]))
     assert found == {name: set(read) for name, read in uses.items()}
+
+
+def test_a_run_of_options_that_nothing_reads_is_told_of_each() -> None:
+    options = DpoOptions(loss="nca_pair", f_divergence="forward_kl", target_margin=1.0)
+    faults = dpo_faults(options, ["loss", "f_divergence", "target_margin", "beta"])
+    assert [fault.split(":")[0] for fault in faults] == ["f_divergence", "target_margin"]
 
 
 def test_each_pair_loss_cites_its_paper() -> None:

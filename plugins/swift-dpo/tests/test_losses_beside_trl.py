@@ -297,6 +297,7 @@ def test_kto_equals_trl(
             : len(answers.logps)
         ],
         "unrelated": torch.arange(count, 2 * count) if loss == "kto" else None,
+        "pair_weight": torch.ones(count),
         "num_items": count,
     }
     options = KtoOptions(loss=loss, beta=0.3, desirable_weight=1.5, undesirable_weight=0.5)

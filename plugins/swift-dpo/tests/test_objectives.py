@@ -181,18 +181,34 @@ def test_figures_tell_length_bias_and_drift() -> None:
 
 def test_kto_figures_leave_out_answers_to_other_prompts() -> None:
     scores = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
-    given = {"scores": scores, "unrelated": torch.tensor([4, 5]), "num_items": 4}
+    weight = torch.tensor([1.0, 3.0, 0.5, 0.0])
+    given = {
+        "scores": scores,
+        "unrelated": torch.tensor([4, 5]),
+        "pair_weight": weight,
+        "num_items": 4,
+    }
     output = kto_loss(answers(), given, KtoOptions(beta=0.5))
     assert torch.as_tensor(output.metrics["rewards/chosen"]).tolist() == [0.5 * (1 + 3), 2]
     assert torch.as_tensor(output.metrics["logps/rejected"]).tolist() == [-44, 2]
     # The mean log-ratio of the last two is 0.
     assert float(output.metrics["kl"]) == 0
+    gains = [0.5 * (a - b) for a, b in zip(LOGPS[:4], REFERENCE[:4], strict=True)]
+    signs = (-1, 1, -1, 1)
+    each = [1 / (1 + math.exp(-sign * gain)) for sign, gain in zip(signs, gains, strict=True)]
+    expected = sum(w * loss for w, loss in zip(weight.tolist(), each, strict=True)) / 4
+    assert float(output.loss.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def _baseline(rank: int, store: str, results: Any) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     own = [0, 1, 2] if rank == 0 else [3, 4, 5, 2]
-    given = {"scores": torch.ones(len(own)), "unrelated": torch.arange(1, len(own)), "num_items": 1}
+    given = {
+        "scores": torch.ones(len(own)),
+        "unrelated": torch.arange(1, len(own)),
+        "pair_weight": torch.ones(1),
+        "num_items": 1,
+    }
     results[rank] = float(kto_loss(answers(own), given, KtoOptions()).metrics["kl"])
     distributed.destroy_process_group()
 
