@@ -70,8 +70,8 @@ def build(causal: Path, tmp_path: Path) -> Build:
         args.task = ArenaOptions()
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if "lora_B" in name or "lora" not in name:
-                    weight.add_(torch.randn_like(weight), alpha=0.05)
+                if "lora_B" in name or not core.use_lora:
+                    weight.add_(torch.randn_like(weight), alpha=0.2 if core.use_lora else 0.05)
         record = {
             "options": {"model_name_or_path": str(folder)},
             "data": [{"name": "train", "sources": [{"name": "/data/pairs.jsonl", "rows": 3}]}],
@@ -163,13 +163,21 @@ def test_an_adapter_is_loaded_by_peft_and_the_card_runs(build: Build, tmp_path: 
     assert (card.data.library_name, card.data.tags) == ("peft", ["dpo", "preference-optimisation", "lora"])
 
 
+def test_an_adapter_whose_base_is_not_the_one_in_memory_is_refused(build: Build, tmp_path: Path) -> None:
+    built = build(use_lora=True)
+    with torch.no_grad():
+        built[0].get_base_model().model.norm.weight.mul_(1.1)
+    with pytest.raises(SwiftError, match="loaded by peft, it gives other log-probabilities"):
+        write("adapter", tmp_path / "adapter", built)
+
+
 def test_an_adapter_needs_lora(build: Build, tmp_path: Path) -> None:
     built = build()
     with pytest.raises(UserError, match="'adapter': the run trained all weights; set use_lora"):
         write("adapter", tmp_path / "adapter", built)
     core = SimpleNamespace(export_formats=["hf", "adapter"], use_lora=False)
     args: Any = SimpleNamespace(core=core)
-    assert len(format_faults(args)) == 1
+    assert [fault.split(":")[0] for fault in format_faults(args)] == ["export_formats"]
     core.use_lora = True
     assert format_faults(args) == []
 
@@ -186,7 +194,7 @@ def test_weights_that_are_not_the_models_are_refused(
         {**weights, name: weights[name] * 1.01}, tmp_path / "hf" / "model.safetensors", {"format": "pt"}
     )
     spoilt = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
-    with pytest.raises(SwiftError, match="reloaded gives other log-probabilities .* must not be used"):
+    with pytest.raises(SwiftError, match=r"reloaded gives other log-probabilities .* must not be used"):
         Probes(model, collator, None).check(tmp_path, "reloaded", spoilt)
     with torch.no_grad():
         next(spoilt.parameters()).fill_(float("nan"))
