@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Reference: TypeAlias = Callable[[], AbstractContextManager[nn.Module]]
 """Opens the reference: a model that answers as it, while the context lasts, such as the policy without its
 adapter."""
-Render: TypeAlias = Callable[["PreTrainedTokenizerBase", Prompt], list[int]]
+Render: TypeAlias = Callable[["PreTrainedTokenizerBase", Prompt, Sequence[Any] | None], list[int]]
 
 _RESULTS: Mapping[float, str] = {1.0: "win", 0.5: "tie", 0.0: "loss"}
 _UNREADABLE = 0.5
@@ -62,7 +62,7 @@ class Arena:
         self._prompts, faults = [], []
         for question in questions:
             try:
-                self._prompts.append(render(tokenizer, question.prompt))
+                self._prompts.append(render(tokenizer, question.prompt, question.row.get("tools")))
             except ValueError as error:
                 faults.append(f"eval_prompts: {error} ({question.prompt!r:.100})")
         if faults:

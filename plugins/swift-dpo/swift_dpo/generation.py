@@ -59,26 +59,34 @@ class Answer:
     complete: bool
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tools: Sequence[Any] | None = None
+) -> list[int]:
     """Token ids of a prompt up to where the answer begins.
 
-    Messages are written with the tokenizer's chat template, and so is a text, as the message of a user;
-    without a template a text stands for itself.
+    Messages are written with the tokenizer's chat template; a text stands for itself.
+
+    Args:
+        tools: what the template is told of tools.
 
     Raises:
         ValueError: the template can't write it; the message starts with ``prompt``.
     """
-    if tokenizer.chat_template is None:
-        if not isinstance(prompt, str):
-            raise ValueError(
-                "prompt: expected a text, because the tokenizer has no chat template, found messages; name "
-                "an instruction-tuned model, or set chat_template in its tokenizer_config.json"
-            )
+    if isinstance(prompt, str):
         plain: list[int] = tokenizer(prompt)["input_ids"]
-        return plain
-    messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        # Some tokenizers end every text, and this one goes on.
+        return plain[:-1] if plain[1:] and plain[-1] == tokenizer.eos_token_id else plain
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            "prompt: expected a text, because the tokenizer has no chat template, found messages; name an "
+            "instruction-tuned model, or set chat_template"
+        )
+    messages: Any = list(prompt)
+    given: Any = None if tools is None else list(tools)
     try:
-        ids: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        ids: Any = tokenizer.apply_chat_template(
+            messages, tools=given, add_generation_prompt=True, return_dict=False
+        )
     except (TemplateError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"prompt: the chat template can't write it ({first_line(error)})") from error
     return list(ids)

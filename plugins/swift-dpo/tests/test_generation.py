@@ -17,6 +17,10 @@ from swift_dpo.generation import Sampling, answers_of, end_tokens, rendered, wit
 TEXTS = ["what is a cat", "x", "who won the match of the red team and the other one", "how far is the moon"]
 
 
+def chat(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 def load(folder: Path, attention: str = "sdpa") -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
 
@@ -41,7 +45,7 @@ def test_a_padded_batch_with_a_cache_answers_like_a_plain_loop(
     causal: Path, tokenizer: Any, attention: str
 ) -> None:
     model = load(causal, attention)
-    prompts = [rendered(tokenizer, text) for text in TEXTS]
+    prompts = [rendered(tokenizer, chat(text)) for text in TEXTS]
     assert len({len(ids) for ids in prompts}) > 2
     ends = end_tokens(model, tokenizer)
     plain = load(causal)
@@ -58,7 +62,7 @@ def test_a_padded_batch_with_a_cache_answers_like_a_plain_loop(
 
 def test_an_answer_ends_at_its_end_token(causal: Path, tokenizer: Any) -> None:
     model = load(causal)
-    ids = rendered(tokenizer, TEXTS[0])
+    ids = rendered(tokenizer, chat(TEXTS[0]))
     new = by_hand(model, ids, [], 8)
     # What the model says third is its end token now: nothing of the rest may be left.
     model.generation_config.eos_token_id = new[2]
@@ -79,7 +83,7 @@ def test_the_end_of_a_turn_is_an_end_where_the_tokenizer_names_another(causal: P
 
 def test_sampling_follows_its_seed_and_leaves_all_random_numbers_alone(causal: Path, tokenizer: Any) -> None:
     model = load(causal)
-    prompts = [rendered(tokenizer, text) for text in TEXTS]
+    prompts = [rendered(tokenizer, chat(text)) for text in TEXTS]
 
     def answers(seed: int, temperature: float = 1.5) -> list[str]:
         how = Sampling(max_new_tokens=8, temperature=temperature, seed=seed)
@@ -97,7 +101,7 @@ def test_sampling_follows_its_seed_and_leaves_all_random_numbers_alone(causal: P
 
 def test_what_the_model_would_do_by_itself_is_not_done(causal: Path, tokenizer: Any) -> None:
     model = load(causal)
-    prompts = [rendered(tokenizer, TEXTS[0])]
+    prompts = [rendered(tokenizer, chat(TEXTS[0]))]
     expected = answers_of(model, tokenizer, prompts, Sampling(max_new_tokens=12))
     own = model.generation_config
     own.repetition_penalty, own.do_sample, own.temperature, own.top_k = 5.0, True, 3.0, 7
@@ -117,7 +121,7 @@ def test_a_model_that_trains_goes_on_as_it_was(causal: Path, tokenizer: Any) -> 
     modes = [module.training for module in model.modules()]
     trained = [parameter.requires_grad for parameter in model.parameters()]
     config = model.config.to_dict()
-    prompts = [rendered(tokenizer, text) for text in TEXTS]
+    prompts = [rendered(tokenizer, chat(text)) for text in TEXTS]
     how = Sampling(max_new_tokens=8)
     policy = answers_of(model, tokenizer, prompts, how)
     with without_adapter(model) as reference:
@@ -147,12 +151,14 @@ def test_an_answer_fits_into_what_the_model_reads(causal: Path, tokenizer: Any) 
 
 def test_prompts_are_written_with_the_chat_template(tokenizer: Any) -> None:
     asked = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.decode(rendered(tokenizer, "hello")) == asked
+    assert tokenizer.decode(rendered(tokenizer, chat("hello"))) == asked
+    assert tokenizer.decode(rendered(tokenizer, "hello")) == "hello"
+    ending = [*tokenizer("hello").input_ids, tokenizer.eos_token_id]
+    assert rendered(tokenizer, "hello<|im_end|>") == ending[:-1]
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
     assert tokenizer.decode(rendered(tokenizer, messages)).startswith("<|im_start|>system\nbe brief")
     with pytest.raises(ValueError, match=r"^prompt: the chat template can't write it"):
         rendered(tokenizer, [{"role": "user"}])
     tokenizer.chat_template = None
-    assert tokenizer.decode(rendered(tokenizer, "hello")) == "hello"
     with pytest.raises(ValueError, match=r"^prompt: expected a text, because the tokenizer has no chat"):
         rendered(tokenizer, messages)
