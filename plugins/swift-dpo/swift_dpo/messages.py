@@ -64,7 +64,7 @@ def _joined(parts: Sequence[Any], column: str) -> str:
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text is a conversation as Anthropic's HH data writes it, with ``Human:`` and ``Assistant:``."""
+    """Whether a text is a conversation of ``Human:`` and ``Assistant:``, as in Anthropic's HH data."""
     return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
 
 
