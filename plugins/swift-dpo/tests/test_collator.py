@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from swift_core.core_options import CoreOptions
+from swift_core.errors import UserError
 from swift_core.flat import forward_flat
 from swift_core.hookspecs import LeftOut
-from swift_dpo.collator import PreferenceCollator
+from swift_dpo.collator import PreferenceCollator, make_collator
+from swift_dpo.data_options import DataOptions
 from swift_dpo.limits import Limits
 from swift_dpo.tokens import Tokens
 
@@ -289,3 +292,36 @@ def test_a_collator_goes_to_workers_and_keeps_its_tokenizer(make: Any, tmp_path:
     assert copy.encode(PAIR) == collator.encode(PAIR)
     collator.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template == collator.tokenizer.chat_template
+
+
+class Options:
+    """As much of a run's options as a collator reads, with the core's own and those of the data."""
+
+    def __init__(self, model: Path, *, max_length: int | None = None, **task: Any) -> None:
+        self.core = CoreOptions(model_name_or_path=str(model), max_length=max_length)
+        self.task = DataOptions(**task)
+
+
+def test_options_reach_the_collator(causal: Path, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages[0]['content'] }}")
+    options = Options(
+        causal,
+        overlong="drop",
+        max_prompt_length=9,
+        pairs="neighbours",
+        max_bad_rows=0.5,
+        chat_template=str(template),
+    )
+    made = make_collator(options, kind="likelihood", ld_alpha=0.5)  # type: ignore[arg-type]
+    assert made.limits == Limits(max_length=256, max_prompt_length=9, overlong="drop")
+    assert (made.kind, made.pairs, made.ld_alpha, made.max_bad_rows) == ("likelihood", "neighbours", 0.5, 0.5)
+    assert made.tokens.vocabulary == 320
+    assert made.tokenizer.chat_template == "{{ messages[0]['content'] }}"
+
+
+def test_options_that_cannot_be_used_are_told(causal: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="max_length: the model takes at most 256 tokens, found 300"):
+        make_collator(Options(causal, max_length=300), kind="pairs")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="chat_template: expected a file with a chat template"):
+        make_collator(Options(causal, chat_template=str(tmp_path / "none")), kind="pairs")  # type: ignore[arg-type]

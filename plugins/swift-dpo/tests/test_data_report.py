@@ -80,19 +80,19 @@ def test_bad_rows_are_told_by_number_and_refused_above_the_share(told: Any) -> N
         {"prompt": "q", "answers": ["a", "b"], "scores": [1, 1]},
     ]
     lines, fault = told([*rows[:-1]])
-    assert "bad rows, identical answers: 1 of 10 (10.0%) (rows 7)" in lines
+    assert "bad rows, identical answers: 1 of 10 (10.0%) (row 7)" in lines
     assert "bad rows, contradictory pairs: 2 of 10 (20.0%) (rows 8, 10)" in lines
-    assert "bad rows, empty answers: 1 of 10 (10.0%) (rows 9)" in lines
+    assert "bad rows, empty answers: 1 of 10 (10.0%) (row 9)" in lines
     assert fault is not None
     assert fault[0].startswith("train data: 4 of 10 rows (40.0%) teach nothing or the opposite of another")
-    assert "identical answers: rows 7" in fault
+    assert "identical answers: row 7" in fault
     assert told([*rows[:-1]], allowed=0.4)[1] is None
 
 
 def test_equal_scores_are_bad(told: Any) -> None:
     ranked = [{"prompt": f"q{n}", "answers": ["a", "b"], "scores": [1, n]} for n in range(3)]
     lines, fault = told(ranked)
-    assert "bad rows, equal scores: 1 of 3 (33.3%) (rows 2)" in lines
+    assert "bad rows, equal scores: 1 of 3 (33.3%) (row 2)" in lines
     assert fault is not None
 
 
@@ -100,13 +100,17 @@ def test_the_same_pair_twice_is_no_contradiction(told: Any) -> None:
     assert told([pair("q", "a", "b"), pair("q", "a", "b"), pair("r", "b", "a")])[1] is None
 
 
-def test_rows_that_were_cut_or_left_out_are_counted(told: Any) -> None:
+def test_rows_that_are_too_long_are_not_bad_and_keep_their_numbers(told: Any) -> None:
+    rows = [pair("q", "a long text of many words", "no"), *GOOD, pair("same", "a", "a")]
+    lines, fault = told(rows, limits=Limits(max_length=25, overlong="drop"), allowed=0.2)
+    assert "bad rows, identical answers: 1 of 8 (12.5%) (row 8)" in lines and fault is None
+    assert lines.startswith("8 rows, 12 answers")
+
+
+def test_answers_without_an_end_are_counted(told: Any) -> None:
     rows = [*GOOD, pair("q", "a long text of many words", "no")]
-    lines, fault = told(rows, limits=Limits(max_length=25, overlong="drop"))
-    assert "left out: 1 of 7 (14.3%) rows that are too long" in lines and fault is None
     lines, fault = told(rows, limits=Limits(max_length=25, overlong="truncate_answer"))
-    assert "cut: texts of 1 of 7 (14.3%) rows" in lines and fault is None
-    assert "without an end token: 1 of 14 (7.1%) answers" in lines
+    assert "without an end token: 1 of 14 (7.1%) answers" in lines and fault is None
 
 
 def test_texts_without_a_template_are_told(told: Any) -> None:

@@ -238,7 +238,7 @@ PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
         ({"prompt": "p", "answers": ["a", 3], "scores": [1, 2]}, "answers: item 2: expected messages"),
         ({"instruction": "p", "output": ["c"]}, "output: expected the better and the worse answer, found 1"),
         (
-            {"instruction": "p", **{k: "x" for k in ("chosen", "rejected")}, "history": ["a"]},
+            {"instruction": "p", "chosen": "x", "rejected": "x", "history": ["a"]},
             "history: expected",
         ),
         (
