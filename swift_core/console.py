@@ -182,6 +182,9 @@ def data_lines(parts: Mapping[str, TaskData | None]) -> list[str]:
         if data.gathered is not None and data.sources != told:
             lines.append(f"gathered  {data.gathered}")
             told = data.sources
+        if data.left_out:
+            counts = [f"{len(rows):,} ({why})" for why, rows in data.left_out.items()]
+            lines.append(f"left out  {listed(counts)}")
     return lines
 
 

@@ -163,7 +163,10 @@ def _whole_groups(order: list[int], values: Sequence[Any], held: int, column: st
     """At least ``held`` rows: all of each value, in the order in which the values come in ``order``."""
     rows_of: dict[Any, list[int]] = {}
     for row in order:
-        rows_of.setdefault(values[row], []).append(row)
+        value = values[row]
+        # What a column of type any holds may not be hashable.
+        key = value if isinstance(value, str | None) else json.dumps(value, sort_keys=True)
+        rows_of.setdefault(key, []).append(row)
     if len(rows_of) < 2:
         raise UserError(f"eval_split: needs at least 2 different values of {column}, found one in all rows")
     chosen: set[int] = set()

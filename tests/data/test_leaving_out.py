@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swift_core.console import data_lines
 from swift_core.data.dataset import TaskData, load_data
 from swift_core.data.encoding import LengthStats, encode_data
 from swift_core.errors import UserError
@@ -53,6 +54,11 @@ def test_rows_left_out_are_told_by_number_and_nowhere_else(tmp_path: Path, run: 
     assert list(data.features) == [{"ids": [97, 98], "length": 2}, {"ids": [97, 98, 99], "length": 3}]
     assert data.stats == LengthStats(rows=2, tokens=5, longest=3, truncated_rows=0)
     assert data.summary["rows"] == 2 and data.summary["left_out"] == {"too long": 2, "not English": 1}
+
+
+def test_a_person_sees_how_many_were_left_out_and_why(tmp_path: Path) -> None:
+    lines = data_lines({"train on": encoded(tmp_path, "long text", "ab", "é", "longer text")})
+    assert lines[1:] == ["left out  2 (too long), 1 (not English)"]
 
 
 def test_data_of_which_nothing_is_left_out_says_so(tmp_path: Path) -> None:

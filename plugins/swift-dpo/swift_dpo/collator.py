@@ -18,7 +18,7 @@ from swift_core.models import load_tokenizer
 from swift_dpo.choices import chosen_pairs
 from swift_dpo.data_options import PairChoice
 from swift_dpo.limits import Limits
-from swift_dpo.messages import is_messages
+from swift_dpo.messages import alike, is_blank, is_messages
 from swift_dpo.sequences import Sequences, desensitised, key_of
 from swift_dpo.tokens import TokenRow, Tokens, shared_tokens
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Shape legend: B rows, A answers of all of them, P pairs of answers, T tokens of answers that count.
 
 Kind = Literal["pairs", "likelihood", "answers"]
-"""What a loss is a mean over: pairs; pairs, and tokens of better answers beside them; answers alone."""
+"""What a loss is a mean over: pairs; pairs, and tokens of better answers beside them; single answers."""
 EQUAL_SCORES = "equal scores"
 IDENTICAL = "identical answers"
 NOTHING = "nothing to score"
@@ -85,7 +85,7 @@ class PreferenceCollator:
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any] | LeftOut:
         """Token ids of a prompt and its answers; what is left out is told by reason."""
         prompt, answers, scores = record["prompt"], record["answers"], record["scores"]
-        unrelated = _alike(record["unrelated"], prompt) if self.with_unrelated else None
+        unrelated = alike(record["unrelated"], prompt) if self.with_unrelated else None
         extra = [] if unrelated is None else [unrelated]
         row = self.tokens.of_row(prompt, [*answers, *extra], record["tools"])
         other = row.only([len(answers)]) if extra else None
@@ -116,7 +116,7 @@ class PreferenceCollator:
             "pair_weight": record["weight"],
             "violations": None if violations is None else [violations[place] for place in kept],
             **self._of_unrelated(row.prompt, other),
-            "blank": sum(_is_blank(answers[place]) for place in kept),
+            "blank": sum(is_blank(answers[place]) for place in kept),
             "chat": is_messages(prompt),
             "length": len(row.prompt)
             + sum(map(len, row.answers))
@@ -235,31 +235,11 @@ class PreferenceCollator:
         self.tokenizer.save_pretrained(folder)
 
 
-def _alike(answer: Any, prompt: Any) -> Any:
-    """An answer of another row, as a text or as messages, whatever the prompt is."""
-    if is_messages(prompt) == is_messages(answer):
-        return answer
-    if is_messages(prompt):
-        return [{"role": "assistant", "content": answer}]
-    return answer[0]["content"] or ""
-
-
-def _is_blank(answer: Any) -> bool:
-    if not is_messages(answer):
-        return not answer.strip()
-    return not any(
-        message.get("tool_calls") or (message["content"] or "").strip()
-        for message in answer
-        if message["role"] == "assistant"
-    )
-
-
 def _violations(features: Sequence[Mapping[str, Any]]) -> Tensor | None:
     if any(feature["violations"] is None for feature in features):
         return None
-    return torch.tensor(
-        [value for feature in features for value in feature["violations"]], dtype=torch.float32
-    )
+    values = [value for feature in features for value in feature["violations"]]
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def make_collator(

@@ -31,7 +31,7 @@ def from_ranked(row: Row) -> dict[str, Any]:
             "scores: expected either scores (larger is better) or ranks (1 is the best) for the answers, "
             f"found {'neither' if scores is None else 'both'}"
         )
-    grades = scores if scores is not None else [-rank for rank in ranks]
+    grades = scores if scores is not None else [-rank for rank in ranks or ()]
     if len(grades) != len(answers):
         name = "scores" if scores is not None else "ranks"
         raise ValueError(f"{name}: expected one for each of {len(answers)} answers, found {len(grades)}")

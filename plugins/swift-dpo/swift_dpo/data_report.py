@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from swift_dpo.choices import chosen_pairs
 from swift_dpo.collator import EQUAL_SCORES, IDENTICAL, NOTHING
-from swift_dpo.limits import TOO_LONG
 
 if TYPE_CHECKING:
     from swift_core.data.dataset import TaskData
@@ -44,9 +43,7 @@ def report(data: TaskData, collator: PreferenceCollator) -> tuple[list[str], tup
         bad["contradictory pairs"] = numbers[_contradictory(pairs)].tolist()
     bad["empty answers"] = numbers[table.column("blank") > 0].tolist()
     bad = {why: rows for why, rows in bad.items() if rows}
-    lines = [*_lengths(table, pairs, total), *_cuts(table, data, collator)]
-    if len(out.get(TOO_LONG, ())):
-        lines.append(f"left out: {_share(len(out[TOO_LONG]), total)} rows that are too long")
+    lines = [*_lengths(table, pairs, total), *_open_ended(table)]
     lines += [f"bad rows, {why}: {_share(len(rows), total)} ({_rows(rows)})" for why, rows in bad.items()]
     return [_LABEL + line for line in lines], _fault(data.name, bad, total, collator.max_bad_rows)
 
@@ -136,20 +133,17 @@ def _lengths(table: _Table, pairs: _Pairs | None, total: int) -> Iterator[str]:
     shorter = (pairs.better_tokens < pairs.worse_tokens).mean()
     difference = (pairs.better_tokens - pairs.worse_tokens).mean()
     yield (
-        f"{len(pairs.rows):,} pairs; the better answer has {pairs.better_tokens.mean():.1f} tokens, the worse one "
-        f"{pairs.worse_tokens.mean():.1f} ({difference:+.1f}); it is longer in {longer:.1%} of pairs and shorter "
-        f"in {shorter:.1%}"
+        f"{len(pairs.rows):,} pairs; the better answer has {pairs.better_tokens.mean():.1f} tokens, the "
+        f"worse one {pairs.worse_tokens.mean():.1f} ({difference:+.1f}); it is longer in {longer:.1%} of pairs "
+        f"and shorter in {shorter:.1%}"
     )
 
 
-def _cuts(table: _Table, data: TaskData, collator: PreferenceCollator) -> Iterator[str]:
-    assert data.stats is not None
-    if data.stats.truncated_rows:
-        yield f"cut: texts of {_share(data.stats.truncated_rows, data.stats.rows)} rows"
-    open_ended = int((~table.complete).sum())
-    if open_ended:
+def _open_ended(table: _Table) -> Iterator[str]:
+    count = int((~table.complete).sum())
+    if count:
         yield (
-            f"without an end token: {_share(open_ended, len(table.complete))} answers (cut, or the chat template "
+            f"without an end token: {_share(count, len(table.complete))} answers (cut, or the chat template "
             "writes none): from them a model does not learn to stop"
         )
 
@@ -160,4 +154,5 @@ def _share(count: int, total: int) -> str:
 
 def _rows(numbers: Sequence[int]) -> str:
     more = f", and {len(numbers) - _TOLD_ROWS:,} more" if len(numbers) > _TOLD_ROWS else ""
-    return f"rows {', '.join(map(str, numbers[:_TOLD_ROWS]))}{more}"
+    noun = "row" if len(numbers) == 1 else "rows"
+    return f"{noun} {', '.join(map(str, numbers[:_TOLD_ROWS]))}{more}"

@@ -57,7 +57,8 @@ def _single(records: datasets.Dataset, faults: Faults) -> Iterator[dict[str, Any
             answers, scores, violations = json.loads(row["answers"]), row["scores"], row["violations"]
             if len(answers) == 1 and scores[0] not in (0, 1):
                 faults.add(
-                    f"row {number}: scores: expected 1 (good) or 0 (bad) for an answer by itself, found {scores[0]:g}"
+                    f"row {number}: scores: expected 1 (good) or 0 (bad) for an answer by itself, found "
+                    f"{scores[0]:g}"
                 )
                 continue
             middle = sum(scores) / len(scores) if len(scores) > 1 else 0.5

@@ -1,4 +1,7 @@
-"""The forms of preference data that these tasks read. Imports no torch: the specs of the tasks are made of these."""
+"""The forms of preference data that these tasks read.
+
+Imports no torch: the specs of the tasks are made of these.
+"""
 
 from __future__ import annotations
 

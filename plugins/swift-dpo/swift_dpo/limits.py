@@ -76,8 +76,8 @@ def _shorter_prompt(row: TokenRow, size: int, opening: int, limit: str) -> Token
     if size <= opening:
         raise ValueError(
             f"prompt: {limit} leaves {max(size, 0):,} tokens for the prompt, whose beginning alone "
-            f"(what the chat template and the tokenizer write) has {opening:,}; raise {limit}, or set overlong to "
-            "drop or truncate_answer"
+            f"(what the chat template and the tokenizer write) has {opening:,}; raise {limit}, or set "
+            "overlong to drop or truncate_answer"
         )
     prompt = row.prompt
     return row._replace(prompt=[*prompt[:opening], *prompt[len(prompt) - size + opening :]])

@@ -64,7 +64,7 @@ def _joined(parts: Sequence[Any], column: str) -> str:
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text is a conversation as Anthropic's HH data writes it, with ``Human:`` and ``Assistant:``."""
+    """Whether a text is a conversation of ``Human:`` and ``Assistant:``, as in Anthropic's HH data."""
     return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
 
 
@@ -89,3 +89,23 @@ def check_answer(messages: Sequence[Message], column: str) -> None:
                 f"{column}: expected an answer to {place} with a message of the assistant, found "
                 f"'{message['role']}' ({described(message['content'])})"
             )
+
+
+def alike(answer: Any, prompt: Any) -> Any:
+    """An answer of another row, as a text or as messages, whatever the prompt is."""
+    if is_messages(prompt) == is_messages(answer):
+        return answer
+    if is_messages(prompt):
+        return [{"role": "assistant", "content": answer}]
+    return answer[0]["content"] or ""
+
+
+def is_blank(answer: Any) -> bool:
+    """Whether the assistant says nothing in an answer, and calls no function."""
+    if not is_messages(answer):
+        return not answer.strip()
+    return not any(
+        message.get("tool_calls") or (message["content"] or "").strip()
+        for message in answer
+        if message["role"] == "assistant"
+    )

@@ -36,10 +36,11 @@ class TokenRow(NamedTuple):
 
     def only(self, places: Sequence[int]) -> TokenRow:
         """The same prompt with the answers at ``places``."""
-        answers, counted, complete = (
-            [values[place] for place in places] for values in (self.answers, self.counted, self.complete)
+        return self._replace(
+            answers=[self.answers[place] for place in places],
+            counted=[self.counted[place] for place in places],
+            complete=[self.complete[place] for place in places],
         )
-        return TokenRow(self.prompt, answers, counted, complete)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +101,14 @@ class Tokens:
             counted = [[0.0 if n == shared else weight for n, weight in enumerate(row)] for row in counted]
         if shared < 1:
             raise ValueError(
-                "prompt: expected a prompt of one token at least that its answers follow, found none; make it "
-                "longer, or end it where a word ends"
+                "prompt: expected a prompt of one token at least that its answers follow, found none; make "
+                "it longer, or end it where a word ends"
             )
         highest = max(map(max, wholes))
         if self.vocabulary is not None and highest >= self.vocabulary:
             raise UserError(
-                f"the tokenizer gives the token id {highest} and the model knows {self.vocabulary}: they do not "
-                "belong together; copy the model's own tokenizer files into its folder"
+                f"the tokenizer gives the token id {highest} and the model knows {self.vocabulary}: they do "
+                "not belong together; copy the model's own tokenizer files into its folder"
             )
         return TokenRow(
             prompt=wholes[0][:shared],
@@ -129,7 +130,7 @@ class Tokens:
                 "chat_template, or give prompts and answers as texts"
             )
         try:
-            made = self.tokenizer.apply_chat_template(
+            made: Any = self.tokenizer.apply_chat_template(
                 list(messages), tools=tools, add_generation_prompt=asked, tokenize=True, return_dict=True
             )
         except TemplateError as error:
@@ -163,7 +164,7 @@ class Tokens:
         for token in reversed(answer[-1 - _SPACES_AFTER_END :]):
             if token in self.end_tokens:
                 return True
-            if self.tokenizer.decode([token]).strip():
+            if str(self.tokenizer.decode([token])).strip():
                 return False
         return False
 
@@ -208,8 +209,8 @@ def _assistants(
         changed = number and shared_tokens([plain, whole]) < len(plain)
         if changed or (not last and shared_tokens([done, whole]) < len(done)):
             raise ValueError(
-                "answers: the chat template writes a turn otherwise once others follow it, so that the tokens of "
-                "the assistant can't be told; give one turn of the assistant for each answer"
+                "answers: the chat template writes a turn otherwise once others follow it, so that its "
+                "tokens can't be told; give one turn of the assistant for each answer"
             )
         counted[start:stop] = [1.0] * (stop - start)
     return counted
