@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from swift_core.hookspecs import LeftOut
 from swift_core.model_folders import load_config, position_limit
 from swift_core.models import load_tokenizer
 from swift_dpo.choices import chosen_pairs
+from swift_dpo.constraint import Constraint, constraint_of
 from swift_dpo.data_options import PairChoice
 from swift_dpo.limits import Limits
 from swift_dpo.messages import alike, is_blank, is_messages
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["pairs", "likelihood", "answers"]
 """What a loss is a mean over: pairs; pairs, and tokens of better answers beside them; single answers."""
+ColumnFaults = Callable[[Any, Collection[str]], Collection[str]]
+OPTIONAL = ("margin", "weight", "violations")
 EQUAL_SCORES = "equal scores"
 IDENTICAL = "identical answers"
 NOTHING = "nothing to score"
@@ -53,6 +56,9 @@ class PreferenceCollator:
             (LD-DPO, arXiv 2409.06411, equation 9); None: all tokens weigh the same.
         with_unrelated: whether answers to other prompts are read.
         max_bad_rows: see the option of that name.
+        column_faults: tells of optional columns that the task does not read, given its options and the names
+            of those that have a value.
+        constraint: how violations change which answer is the better one; None: they do not.
     """
 
     tokens: Tokens
@@ -62,6 +68,8 @@ class PreferenceCollator:
     ld_alpha: float | None = None
     with_unrelated: bool = False
     max_bad_rows: float = 0.01
+    column_faults: ColumnFaults | None = None
+    constraint: Constraint | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -76,15 +84,33 @@ class PreferenceCollator:
         """
         from swift_dpo.data_report import report
 
+        self._check_columns(data, args)
         lines, fault = report(data, self)
         if args.trainer.process_index == 0:
             print("\n".join(lines), flush=True)
         if fault is not None:
             raise UserError(*fault)
 
+    def _check_columns(self, data: TaskData, args: TrainingArguments) -> None:
+        known = data.records
+        filled = [
+            name
+            for name in OPTIONAL
+            if name in known.column_names and known.data.column(name).null_count < len(known)
+        ]
+        if self.constraint is not None and self.constraint.function is not None:
+            filled.append("violations")
+        faults = self.column_faults(args.task, filled) if self.column_faults is not None else ()
+        if faults:
+            raise UserError(*faults)
+
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any] | LeftOut:
         """Token ids of a prompt and its answers; what is left out is told by reason."""
         prompt, answers, scores = record["prompt"], record["answers"], record["scores"]
+        violations = record["violations"]
+        if self.constraint is not None:
+            violations = self.constraint.violations(record)
+            scores = self.constraint.judged(scores, violations)
         unrelated = alike(record["unrelated"], prompt) if self.with_unrelated else None
         extra = [] if unrelated is None else [unrelated]
         row = self.tokens.of_row(prompt, [*answers, *extra], record["tools"])
@@ -104,7 +130,6 @@ class PreferenceCollator:
         scores = [scores[place] for place in kept]
         if self.kind != "answers" and not chosen_pairs(scores, keys, self.pairs):
             return LeftOut(IDENTICAL)  # once they are cut
-        violations = record["violations"]
         return {
             "prompt": row.prompt,
             "answers": row.answers,
@@ -243,7 +268,12 @@ def _violations(features: Sequence[Mapping[str, Any]]) -> Tensor | None:
 
 
 def make_collator(
-    args: TrainingArguments, *, kind: Kind, ld_alpha: float | None = None, with_unrelated: bool = False
+    args: TrainingArguments,
+    *,
+    kind: Kind,
+    ld_alpha: float | None = None,
+    with_unrelated: bool = False,
+    column_faults: ColumnFaults | None = None,
 ) -> PreferenceCollator:
     """Read from options (:class:`swift_dpo.data_options.DataOptions`) and the model how rows are read.
 
@@ -271,6 +301,8 @@ def make_collator(
         ld_alpha=ld_alpha,
         with_unrelated=with_unrelated,
         max_bad_rows=task.max_bad_rows,
+        column_faults=column_faults,
+        constraint=constraint_of(task),
     )
 
 

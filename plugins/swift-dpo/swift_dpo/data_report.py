@@ -134,8 +134,8 @@ def _lengths(table: _Table, pairs: _Pairs | None, total: int) -> Iterator[str]:
     difference = (pairs.better_tokens - pairs.worse_tokens).mean()
     yield (
         f"{len(pairs.rows):,} pairs; the better answer has {pairs.better_tokens.mean():.1f} tokens, the "
-        f"worse one {pairs.worse_tokens.mean():.1f} ({difference:+.1f}); it is longer in {longer:.1%} of pairs "
-        f"and shorter in {shorter:.1%}"
+        f"worse one {pairs.worse_tokens.mean():.1f} ({difference:+.1f}); it is longer in {longer:.1%} of "
+        f"pairs and shorter in {shorter:.1%}"
     )
 
 

@@ -63,7 +63,7 @@ def _means(figures: Mapping[str, Tensor | float]) -> Iterator[tuple[str, float]]
 
 
 def _auc(found: Scored) -> float:
-    """How often a desirable answer has more reward than an undesirable one; ties count half (Mann-Whitney)."""
+    """How often a desirable answer has more reward than an undesirable one; ties count half."""
     unrelated = found.batch["unrelated"]
     own = len(found.answers.logps) - (0 if unrelated is None else len(unrelated))
     rewards = found.answers.logps

@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from swift_core.errors import UserError
+from swift_core.flat.processes import is_first_process
 from swift_core.hookspecs import Evaluation, LossOutput, hookimpl
 from swift_dpo import collator as collating
 from swift_dpo import objectives
+from swift_dpo.exports import WRITERS, format_faults
 from swift_dpo.model import build_model, memory_of
-from swift_dpo.requirements import cpo_faults, dpo_faults, kto_faults
+from swift_dpo.requirements import (
+    cpo_column_faults,
+    cpo_faults,
+    dpo_column_faults,
+    dpo_faults,
+    kto_column_faults,
+    kto_faults,
+    orpo_column_faults,
+    simpo_column_faults,
+)
 from swift_dpo.scoring import answer_scores
 
 if TYPE_CHECKING:
@@ -36,6 +47,7 @@ class PreferenceTask:
     Attributes:
         objective: one of :mod:`swift_dpo.objectives`.
         faults: tells of options that the chosen loss does not read, of which some were given.
+        column_faults: the same of optional columns of the data.
         compares: the policy is compared with a reference.
         single: answers are judged one by one, not in pairs.
         remembers: the objective takes what a run remembers of earlier batches.
@@ -43,6 +55,7 @@ class PreferenceTask:
 
     objective: Objective
     faults: Faults
+    column_faults: Faults
     compares: bool = False
     single: bool = False
     remembers: bool = False
@@ -56,7 +69,7 @@ class PreferenceTask:
     @hookimpl
     def make_collator(self, args: TrainingArguments) -> PreferenceCollator:
         """Tokenizer and chat template, lengths, pairs."""
-        faults = self.faults(args.task, args.given)
+        faults = [*self.faults(args.task, args.given), *format_faults(args)]
         if faults:
             raise UserError(*faults)
         pairs: collating.Kind = "likelihood" if args.task.needs_token_counts else "pairs"
@@ -65,6 +78,7 @@ class PreferenceTask:
             kind="answers" if self.single else pairs,
             ld_alpha=getattr(args.task, "ld_alpha", None),
             with_unrelated=getattr(args.task, "needs_unrelated", False),
+            column_faults=self.column_faults,
         )
 
     @hookimpl
@@ -75,11 +89,17 @@ class PreferenceTask:
         known = memory.reference.logps(model, batch) if self.compares else None
         found = answer_scores(model, batch, confidence=getattr(args.task, "needs_confidence", False))
         answers = replace(found, reference=known)
+        # What a saved model is checked by must not hang on what came before.
+        trains = torch.is_grad_enabled()
         if self.remembers:
-            # What a saved model is checked by must not hang on what came before.
-            running = memory.running if torch.is_grad_enabled() else None
-            return self.objective(answers, batch, args.task, running=running)
-        return self.objective(answers, batch, args.task)
+            running = memory.running if trains else None
+            output = self.objective(answers, batch, args.task, running=running)
+        else:
+            output = self.objective(answers, batch, args.task)
+        told = memory.alarm.heard(output.metrics) if trains and self.compares else None
+        if told and is_first_process():
+            print(f"alarm     {told}", flush=True)
+        return output
 
     @hookimpl
     def evaluate(
@@ -106,8 +126,6 @@ class PreferenceTask:
         run: Run,
     ) -> Mapping[str, Any]:
         """Write a folder that transformers loads, or the adapter."""
-        from swift_dpo.exports import WRITERS
-
         written: Mapping[str, Any] = WRITERS[format](folder, model, collator, data, args, run)
         return written
 
@@ -116,8 +134,8 @@ def _no_faults(_: Any, __: Collection[str]) -> Collection[str]:
     return ()
 
 
-DPO = PreferenceTask(objectives.dpo_loss, dpo_faults, compares=True, remembers=True)
-CPO = PreferenceTask(objectives.cpo_loss, cpo_faults)
-SIMPO = PreferenceTask(objectives.simpo_loss, _no_faults)
-ORPO = PreferenceTask(objectives.orpo_loss, _no_faults)
-KTO = PreferenceTask(objectives.kto_loss, kto_faults, compares=True, single=True)
+DPO = PreferenceTask(objectives.dpo_loss, dpo_faults, dpo_column_faults, compares=True, remembers=True)
+CPO = PreferenceTask(objectives.cpo_loss, cpo_faults, cpo_column_faults)
+SIMPO = PreferenceTask(objectives.simpo_loss, _no_faults, simpo_column_faults)
+ORPO = PreferenceTask(objectives.orpo_loss, _no_faults, orpo_column_faults)
+KTO = PreferenceTask(objectives.kto_loss, kto_faults, kto_column_faults, compares=True, single=True)

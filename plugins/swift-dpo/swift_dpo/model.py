@@ -12,6 +12,7 @@ from swift_core.errors import UserError
 from swift_core.flat import FlatState, set_state
 from swift_core.model_folders import load_config
 from swift_core.models import load_backbone
+from swift_dpo.alarm import TrainingAlarm
 from swift_dpo.policy import as_policy
 from swift_dpo.reference import Reference
 from swift_dpo.running import Running
@@ -28,11 +29,13 @@ class Memory:
     Attributes:
         reference: see :mod:`swift_dpo.reference`.
         running: what losses remember of earlier batches.
+        alarm: tells when the better answers are forgotten.
         arena: prompts, judge, and what the reference answered; None before the first evaluation.
     """
 
     reference: Reference
     running: Running = field(default_factory=Running)
+    alarm: TrainingAlarm = field(default_factory=TrainingAlarm)
     arena: Arena | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Memory:

@@ -127,6 +127,11 @@ class CpoOptions(DataOptions, PolicyOptions, ArenaOptions):
         "score less this times violation, and the safer one is to win by that much more; default: quality "
         "alone.",
     )
+    violation_function: str | None = option(
+        None,
+        help="module:function or file.py:function that tells how much an answer violates the constraint, "
+        "given (prompt, answer), for rows without violations.",
+    )
 
     @property
     def needs_token_counts(self) -> bool:

@@ -30,6 +30,6 @@ class ReferenceOptions(PolicyOptions):
     )
     reference_cache: CacheMode = option(
         "lazy",
-        help="Keep the reference's log-probabilities on disk for later epochs and runs: lazy: as they come up; "
-        "ahead: all before the first step, after which no reference is in memory; off: never.",
+        help="Keep the reference's log-probabilities on disk for later epochs and runs: lazy: as they come "
+        "up; ahead: all before the first step, after which no reference is in memory; off: never.",
     )

@@ -107,7 +107,13 @@ def dpo_faults(options: DpoOptions, given: Collection[str]) -> list[str]:
 
 def cpo_faults(options: CpoOptions, given: Collection[str]) -> list[str]:
     """The same for ``cpo``."""
-    return list(option_faults((options.loss,), CPO_USES, given))
+    faults = list(option_faults((options.loss,), CPO_USES, given))
+    if options.violation_function is not None and options.constraint_weight is None:
+        faults.append(
+            "violation_function: has no effect without constraint_weight; set it (1: a unit of violation "
+            "costs a unit of score), or leave it out"
+        )
+    return faults
 
 
 def kto_faults(options: KtoOptions, given: Collection[str]) -> list[str]:
