@@ -158,6 +158,33 @@ def test_bco_is_shifted_by_rewards_of_the_run() -> None:
     assert float(mine.detach()) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_likelihood_weighs_rows_and_counts_all_their_tokens() -> None:
+    options = CpoOptions(bc_weight=0.5)
+    output = cpo_loss(answers(), batch(pair_weight=torch.tensor([0.0, 2.0, 1.0])), options)
+    expected = (2 * 14 + 9) / 16
+    assert float(output.loss[1].detach()) == pytest.approx(0.5 * expected)
+    assert torch.as_tensor(output.metrics["nll_loss"]).tolist() == [2 * 14 + 9, 16]
+
+
+def test_smoothing_has_a_default_of_its_own_where_none_would_change_the_loss() -> None:
+    for name, value in {"robust": 0.1, "exo_pair": 0.001, "sigmoid": 0.0}.items():
+        given: Any = {"loss": name, "beta": 0.3}
+        plain = dpo_loss(answers(), batch(), DpoOptions(**given)).loss
+        smoothed = dpo_loss(answers(), batch(), DpoOptions(**given, label_smoothing=value)).loss
+        torch.testing.assert_close(plain, smoothed)
+
+
+def test_the_baseline_of_kto_is_at_least_0() -> None:
+    given = {
+        "scores": torch.ones(6),
+        "unrelated": torch.tensor([3, 4, 5]),
+        "pair_weight": torch.ones(3),
+        "num_items": 3,
+    }
+    assert sum(LOGPS[3:]) < sum(REFERENCE[3:])
+    assert float(kto_loss(answers(), given, KtoOptions()).metrics["kl"]) == 0
+
+
 def test_wpo_without_confidence_is_refused() -> None:
     with pytest.raises(ValueError, match="confidence"):
         dpo_loss(answers(), batch(), DpoOptions(wpo=True))
@@ -202,7 +229,7 @@ def test_kto_figures_leave_out_answers_to_other_prompts() -> None:
 
 def _baseline(rank: int, store: str, results: Any) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    own = [0, 1, 2] if rank == 0 else [3, 4, 5, 2]
+    own = [0, 1, 2] if rank == 0 else [3, 4, 5, 0]
     given = {
         "scores": torch.ones(len(own)),
         "unrelated": torch.arange(1, len(own)),
@@ -218,6 +245,6 @@ def test_the_baseline_of_kto_is_that_of_all_processes(tmp_path: Path) -> None:
         results = manager.dict()
         multiprocessing.spawn(_baseline, (str(tmp_path / "store"), results), nprocs=2)  # type: ignore[no-untyped-call]
         u = [a - b for a, b in zip(LOGPS, REFERENCE, strict=True)]
-        expected = max(0.0, sum(u[i] for i in (1, 2, 4, 5, 2)) / 5)
-        assert expected > 0
+        expected = max(0.0, sum(u[i] for i in (1, 2, 4, 5, 0)) / 5)
+        assert expected == pytest.approx(0.6)
         assert dict(results) == pytest.approx({0: expected, 1: expected})
