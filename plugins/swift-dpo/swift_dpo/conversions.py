@@ -16,8 +16,19 @@ Row = Mapping[str, Any]
 
 
 def from_pair(row: Row) -> dict[str, Any]:
-    """Rows with ``prompt``, ``chosen`` and ``rejected``; the answers may repeat the prompt before them."""
-    return _made(row, _json(row, "prompt"), _pair(row), ("chosen", "rejected"), (1.0, 0.0))
+    """Rows with ``prompt``, ``chosen`` and ``rejected``; the answers may repeat the prompt before them.
+
+    Where the prompt is a text and the answers are conversations from their beginning on, these have it.
+    """
+    prompt, answers = _json(row, "prompt"), _pair(row)
+    if not is_messages(prompt) and all(map(_begins_conversation, answers)):
+        return from_whole(row)
+    return _made(row, prompt, answers, ("chosen", "rejected"), (1.0, 0.0))
+
+
+def _begins_conversation(answer: Any) -> bool:
+    first = answer[0] if isinstance(answer, list) and answer else None
+    return isinstance(first, Mapping) and first.get("role", first.get("from")) in ("system", "user", "human")
 
 
 def from_ranked(row: Row) -> dict[str, Any]:

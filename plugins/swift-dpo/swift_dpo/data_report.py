@@ -134,8 +134,8 @@ def _lengths(table: _Table, pairs: _Pairs | None, total: int) -> Iterator[str]:
     difference = (pairs.better_tokens - pairs.worse_tokens).mean()
     yield (
         f"{len(pairs.rows):,} pairs; the better answer has {pairs.better_tokens.mean():.1f} tokens, the "
-        f"worse one {pairs.worse_tokens.mean():.1f} ({difference:+.1f}); it is longer in {longer:.1%} of "
-        f"pairs and shorter in {shorter:.1%}"
+        f"worse one {pairs.worse_tokens.mean():.1f} ({difference:+.1f}); it is longer in {longer:.1%} "
+        f"of pairs and shorter in {shorter:.1%}"
     )
 
 
@@ -143,8 +143,8 @@ def _open_ended(table: _Table) -> Iterator[str]:
     count = int((~table.complete).sum())
     if count:
         yield (
-            f"without an end token: {_share(count, len(table.complete))} answers (cut, or the chat template "
-            "writes none): from them a model does not learn to stop"
+            f"without an end token: {_share(count, len(table.complete))} answers (cut, or the chat "
+            "template writes none): from them a model does not learn to stop"
         )
 
 

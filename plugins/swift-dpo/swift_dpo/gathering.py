@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import datasets
@@ -29,23 +30,18 @@ def unpaired(records: datasets.Dataset) -> tuple[datasets.Dataset, str | None]:
     Raises:
         UserError: an answer by itself is neither good nor bad, or all rows have the same prompt.
     """
-    faults = Faults()
-    rows = list(_single(records, faults))
+    faults, counts = Faults(), Counter[float]()
+    table = write_table(_with_unrelated(_single(records, faults), counts), records.features)
     faults.raise_if_any()
-    if not rows:
+    total, good = counts.total(), counts[1.0]
+    if not total:
         raise UserError(
             "scores: expected answers that are better or worse than others, found equal scores only"
         )
-    partners = _partners([row["prompt"] for row in rows])
-    table = write_table(
-        ({**row, "unrelated": rows[other]["answer"]} for row, other in zip(rows, partners, strict=True)),
-        records.features,
-    )
+    # Without a fingerprint the library makes one of a copy of all rows.
     fingerprint = hashlib.sha256(f"{records._fingerprint} unpaired".encode()).hexdigest()
     made = datasets.Dataset(table, datasets.DatasetInfo(features=records.features), fingerprint=fingerprint)
-    good = sum(row["scores"][0] > 0 for row in rows)
-    told = f"{len(rows):,} answers of {len(records):,} rows: {good:,} good, {len(rows) - good:,} bad"
-    return made, told
+    return made, f"{total:,} answers of {len(records):,} rows: {good:,} good, {total - good:,} bad"
 
 
 def _single(records: datasets.Dataset, faults: Faults) -> Iterator[dict[str, Any]]:
@@ -73,22 +69,29 @@ def _single(records: datasets.Dataset, faults: Faults) -> Iterator[dict[str, Any
                     }
 
 
-def _partners(prompts: list[str]) -> list[int]:
-    """For each row the next one with another prompt, around the end.
+def _with_unrelated(rows: Iterable[dict[str, Any]], counts: Counter[float]) -> Iterator[dict[str, Any]]:
+    """The same rows, each with the answer of the next one that has another prompt; counts their scores.
 
     Raises:
         UserError: there is none.
     """
-    count = len(prompts)
-    found = [0] * count
-    after = next((n for n in range(count) if prompts[n] != prompts[-1]), None)
-    if after is None:
+    waiting: list[dict[str, Any]] = []
+    # The last rows take the first one; where that has their prompt, the first with another.
+    firsts: dict[str, str] = {}
+    for row in rows:
+        counts[row["scores"][0]] += 1
+        if waiting and row["prompt"] != waiting[0]["prompt"]:
+            yield from ({**earlier, "unrelated": row["answer"]} for earlier in waiting)
+            waiting = []
+        waiting.append(row)
+        if len(firsts) < 2:
+            firsts.setdefault(row["prompt"], row["answer"])
+    if not waiting:
+        return
+    others = [answer for prompt, answer in firsts.items() if prompt != waiting[0]["prompt"]]
+    if not others:
         raise UserError(
             "prompt: expected answers to two different prompts at least, found one prompt in all rows: kto "
             "compares each answer with one that has nothing to do with its prompt"
         )
-    for row in reversed(range(count)):
-        if row + 1 < count and prompts[row + 1] != prompts[row]:
-            after = row + 1
-        found[row] = after
-    return found
+    yield from ({**earlier, "unrelated": others[0]} for earlier in waiting)

@@ -61,6 +61,16 @@ def gpt(text: str) -> dict[str, str]:
         ({"prompt": [user("p")], "chosen": [bot("c")], "rejected": [bot("r")]}, None, CHAT),
         ({"prompt": [user("p")], "chosen": "c", "rejected": "r"}, None, CHAT),
         ({"prompt": "p", "chosen": [user("p"), bot("c")], "rejected": [user("p"), bot("r")]}, None, CHAT),
+        (
+            {"prompt": "p", **{n: [SYSTEM, user("p"), bot(n[0])] for n in ("chosen", "rejected")}},
+            None,
+            {**CHAT, "prompt": [SYSTEM, user("p")]},
+        ),
+        (
+            {"prompt": [user("p")], "chosen": [user("p"), bot("c")], "rejected": [user("p"), bot("r")]},
+            None,
+            CHAT,
+        ),
         ({"prompt": "p", "chosen": bot("c"), "rejected": bot("r")}, None, CHAT),
         (
             {"prompt": "p", "chosen": "c", "rejected": "r", "system": "s"},
