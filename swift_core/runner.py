@@ -13,7 +13,7 @@ from swift_core.arguments import TrainingArguments
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults
 from swift_core.labels.applying import findings_of, gate_findings, recorded, refuse_breaches
-from swift_core.labels.verdicts import has_failed, refuse_failed, settle_gates
+from swift_core.labels.verdicts import gates_for, has_failed, refuse_failed, settle_gates
 from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
 from swift_core.resuming import checkpoint_to_resume
 from swift_core.runs.record import Run
@@ -83,7 +83,7 @@ def _failed_gates(trainer: SwiftTrainer) -> bool:
         return False
     if run is not None:
         for result in settle_gates(run, applied):
-            print(f"gate      {result.told}")
+            print(result.line)
     failed: bool = broadcast_object_list([run is not None and has_failed(run)])[0]
     return failed
 
@@ -138,9 +138,10 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float
     if overrides:
         trainer.run = None
     metrics = trainer.evaluate()
-    if trainer.run is not None and args.governance is not None:
-        for result in settle_gates(trainer.run, args.governance):
-            print(f"gate      {result.told}")
+    applied = gates_for(run)
+    if trainer.run is not None and applied is not None:
+        for result in settle_gates(trainer.run, applied):
+            print(result.line)
     return metrics
 
 

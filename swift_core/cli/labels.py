@@ -8,7 +8,6 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from swift_core.cli.show import print_table
 from swift_core.errors import UserError, did_you_mean, listed
@@ -18,8 +17,8 @@ from swift_core.labels.finding import FILE_NAME, find_labels
 from swift_core.labels.names import name_fault
 from swift_core.labels.policy import current_identity
 from swift_core.labels.reading import read_labels
+from swift_core.labels.telling import as_json, shown
 from swift_core.runs.atomic import write_text
-from swift_core.runs.plain import plain
 
 
 def labels(parsed: argparse.Namespace) -> int:
@@ -78,25 +77,6 @@ def _show(parsed: argparse.Namespace) -> int:
     for line in shown(label):
         print(line)
     return 0
-
-
-def shown(label: Label) -> list[str]:
-    """The fields of a label that say something, a line each."""
-    fields = {k: v for k, v in as_json(label).items() if v not in (None, "", [], {}) and k != "name"}
-    lines = []
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            told = ", ".join(f"{key}={inner}" for key, inner in value.items())
-        else:
-            told = ", ".join(value) if isinstance(value, list) else str(value)
-        lines.append(f"  {name:<12} {told}")
-    return lines
-
-
-def as_json(label: Label) -> dict[str, Any]:
-    """A label in JSON's types."""
-    fields: dict[str, Any] = plain({"name": label.name, **dataclasses.asdict(label)})
-    return fields
 
 
 def _check(parsed: argparse.Namespace) -> int:

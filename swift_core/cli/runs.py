@@ -11,9 +11,8 @@ from typing import Any
 
 from swift_core.cli.show import print_table
 from swift_core.errors import UserError
-from swift_core.labels.applying import Applied, recorded, resolve
 from swift_core.labels.finding import find_labels
-from swift_core.labels.verdicts import has_failed, settle_gates
+from swift_core.labels.verdicts import gates_for, has_failed, settle_gates
 from swift_core.runs.record import Run, list_runs
 
 
@@ -77,7 +76,7 @@ def _figures(metrics: dict[str, float]) -> str:
 def gate(parsed: argparse.Namespace) -> int:
     """``swift gate RUN``: judge a run by the gates of its label; exit code 1 when it fails."""
     run = Run.open(Path(parsed.run))
-    applied = _gates_for(run, parsed.labels)
+    applied = gates_for(run, parsed.labels)
     if applied is None or not applied.gates:
         raise UserError(
             f"{run.folder}: label '{run.record['label']}' has no gates"
@@ -90,14 +89,5 @@ def gate(parsed: argparse.Namespace) -> int:
     else:
         print(f"gates of label '{applied.name}': {applied.place} ({applied.found_by})")
         for result in results:
-            print(f"gate      {result.told}")
+            print(result.line)
     return 1 if has_failed(run) else 0
-
-
-def _gates_for(run: Run, labels: str | None) -> Applied | None:
-    """The label as the file says now; where no file says it, as it was when the run began."""
-    found = find_labels(labels)
-    label = found.named(run.record["label"]) if found is not None else None
-    if label is None:
-        return recorded(run.record)
-    return resolve(label.name, found).governance

@@ -167,7 +167,9 @@ def _task(task_type: str, labels: Labels | None) -> Claim:
     except UserError as error:
         told = [str(error)]
         known = [*labels.labels] if labels is not None else []
-        if labels is not None:
+        if labels is None:
+            told.append("There is no labels file here that could name it.")
+        else:
             told.append(f"Labels of {labels.place}: {listed(known)}.{did_you_mean(task_type, known)}")
         fault = None if ":" in task_type else name_fault(task_type)
         if fault:

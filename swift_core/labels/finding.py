@@ -6,13 +6,8 @@ Nothing is kept between commands: each reads the file, or the address, anew.
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO
-from urllib.parse import urlsplit
 
 from swift_core.errors import UserError
 from swift_core.labels.definitions import Labels
@@ -22,8 +17,6 @@ from swift_core.runs.redact import without_credentials
 FILE_NAME = "labels.toml"
 PLATFORM_VARIABLE = "SWIFT_LABELS"
 """Set by the owner of a platform for everybody: it says where the rules are, which is no option of a run."""
-_TIMEOUT_SECONDS = 5.0
-_MOST_BYTES = 1_000_000
 
 
 def find_labels(
@@ -63,7 +56,10 @@ def _above(folder: Path) -> Path | None:
 
 def _load(place: str, found_by: str) -> Labels:
     if "://" in place:
-        return read_labels(_fetched(place, found_by), place=_told(place), found_by=found_by)
+        # Only who names an address pays for loading what speaks to it.
+        from swift_core.labels.fetching import fetched
+
+        return read_labels(fetched(place, found_by), place=_told(place), found_by=found_by)
     path = Path(place).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -86,52 +82,3 @@ def _shortest(path: Path) -> str:
 
 def _told(place: str | None) -> str:
     return str(without_credentials(place)) if place else ""
-
-
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if fault := _address_fault(newurl):
-            raise urllib.error.URLError(f"it redirects to {_told(newurl)}: {fault}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _address_fault(address: str) -> str | None:
-    parts = urlsplit(address)
-    # Anybody on the way could change what is not encrypted; there is no way to this machine itself.
-    if parts.scheme == "https" or (
-        parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
-    ):
-        return None
-    return f"expected an https address or a path, found {parts.scheme}"
-
-
-def _fetched(address: str, found_by: str) -> str:
-    if fault := _address_fault(address):
-        raise UserError(f"labels: {_told(address)} ({found_by}): {fault}")
-    request = urllib.request.Request(
-        address, headers={"Cache-Control": "no-cache", "User-Agent": "swift-core"}
-    )
-    opener = urllib.request.build_opener(_NoDowngrade)
-    try:
-        with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-            content: bytes = answer.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise UserError(
-                f"{_told(address)}: expected a labels file, found more than {_MOST_BYTES:,} bytes"
-            )
-        return content.decode("utf-8-sig")
-    except (OSError, HTTPException, UnicodeDecodeError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UserError(
-            f"{_told(address)}: the labels file can't be fetched ({found_by}): {reason}. No older "
-            "copy is used; "
-            "try again, or ask who set it"
-        ) from error

@@ -68,11 +68,16 @@ class GateResult:
 
     @property
     def told(self) -> str:
-        """One line for a person."""
+        """What was found, in one line."""
         found = "nothing" if self.found is None else f"{self.found:.6g}"
         compared = f" ({self.wanted})" if self.wanted and self.wanted not in self.gate else ""
         note = f"; {self.note}" if self.note else ""
-        return f"{'passed' if self.passed else 'FAILED'}  {self.gate}{compared}: found {found}{note}"
+        return f"{self.gate}{compared}: found {found}{note}"
+
+    @property
+    def line(self) -> str:
+        """The same with the verdict, as commands print it."""
+        return f"gate      {'passed' if self.passed else 'FAILED'}  {self.told}"
 
 
 def parse_gate(text: str) -> Gate:

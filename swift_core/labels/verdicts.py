@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import UserError, listed
-from swift_core.labels.applying import Applied, recorded
+from swift_core.labels.applying import Applied, recorded, resolve
+from swift_core.labels.finding import find_labels
 from swift_core.labels.gates import GateResult, judge, parse_gate
 from swift_core.runs.environment import now
 from swift_core.runs.record import Run
@@ -41,6 +42,23 @@ def settle_gates(run: Run, applied: Applied) -> list[GateResult]:
     return results
 
 
+def gates_for(run: Run, named: str | None = None) -> Applied | None:
+    """The run's label as the labels file says now; where no file says it, as it was when the run began.
+
+    Args:
+        run: the run.
+        named: path or address of the file; default: the one that holds in the working folder.
+
+    Raises:
+        UserError: the file can't be read, or what the label extends is not installed.
+    """
+    found = find_labels(named)
+    label = found.named(run.record["label"]) if found is not None else None
+    if label is None:
+        return recorded(run.record)
+    return resolve(label.name, found).governance
+
+
 def results_of(run: Run) -> list[GateResult]:
     """The results that the record holds."""
     verdict = run.record.get("gates") or {"results": []}
@@ -59,9 +77,10 @@ def refuse_failed(run: Run, *, despite: bool) -> None:
     Raises:
         UserError: it failed them, and ``despite`` was not said.
     """
-    applied = recorded(run.record)
-    if applied is not None and run.record.get("gates") is None:
-        settle_gates(run, applied)
+    if run.record.get("labels") is not None and run.record.get("gates") is None:
+        applied = gates_for(run)
+        if applied is not None:
+            settle_gates(run, applied)
     if has_failed(run) and not despite:
         failed = [result.told for result in results_of(run) if not result.passed]
         raise UserError(
