@@ -106,7 +106,9 @@ class TrainingArguments:
             raise UserError(
                 f"{place}task_type: expected the name of a task type, found {found}; `swift tasks` lists them"
             )
-        named = parse_value(raw["labels"]) if "labels" in raw else values.get("labels")
+        named = values.get("labels")
+        if "labels" in raw:
+            named = _fitting(raw["labels"], options_of(CoreOptions, "core")["labels"])
         labels = None if beside is None else find_labels(named, beside=beside)
         try:
             resolved = (

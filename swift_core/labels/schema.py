@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from swift_core.labels.definitions import Decision, LabelsFile, LabelTable, Policy
-from swift_core.options import options_of
+from swift_core.options import Option, options_of
 from swift_core.spec import TASK_NAME
 
 
 def labels_schema() -> dict[str, Any]:
     """The schema, for editors and for checks that don't run Python."""
-    decision = _table(Decision)
-    label = _table(LabelTable)
-    for name in ("proposal", "approval"):
-        told = label["properties"][name]["description"]
-        label["properties"][name] = {**decision, "description": told}
-    file = _table(LabelsFile)
-    parts = file["properties"]
-    names = {"pattern": f"^{TASK_NAME.pattern}$"}
-    parts["labels"] = {
+    decision = _table(Decision, {})
+    labels = {
         "type": "object",
-        "description": parts["labels"]["description"],
-        "propertyNames": names,
-        "additionalProperties": label,
+        "propertyNames": {"pattern": f"^{TASK_NAME.pattern}$"},
+        "additionalProperties": _table(LabelTable, {"proposal": decision, "approval": decision}),
     }
-    parts["policy"] = {**_table(Policy), "description": parts["policy"]["description"]}
+    file = _table(LabelsFile, {"labels": labels, "policy": _table(Policy, {})})
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "labels of Swift"}
     return {**head, **file}
 
 
-def _table(fields_of: Any) -> dict[str, Any]:
-    properties = {}
-    for name, option in options_of(fields_of, "table").items():
-        schema = dict(option.schema)
-        if not isinstance(schema["default"], str | bool) or not schema["default"]:
-            del schema["default"]
-        # TOML has no null: what is not given is left out.
-        parts = [part for part in schema.pop("anyOf", []) if part.get("type") != "null"]
-        properties[name] = {**schema, **(parts[0] if len(parts) == 1 else {"anyOf": parts} if parts else {})}
+def _table(fields_of: Any, inner: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The schema of a table; ``inner`` has those of the fields that are tables with fields of their own."""
+    properties = {
+        name: {**(inner[name] if name in inner else _value(option)), "description": option.help}
+        for name, option in options_of(fields_of, "table").items()
+    }
     needed = [
         field.name
         for field in dataclasses.fields(fields_of)
@@ -47,3 +37,12 @@ def _table(fields_of: Any) -> dict[str, Any]:
     ]
     required = {"required": needed} if needed else {}
     return {"type": "object", "properties": properties, **required, "additionalProperties": False}
+
+
+def _value(option: Option) -> dict[str, Any]:
+    schema = dict(option.schema)
+    if not schema["default"] and schema["default"] is not False:
+        del schema["default"]
+    # TOML has no null: what is not given is left out.
+    parts = [part for part in schema.pop("anyOf", []) if part.get("type") != "null"]
+    return {**schema, **(parts[0] if len(parts) == 1 else {"anyOf": parts} if parts else {})}
