@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swift_core.errors import UserError, listed
+from swift_core.extensions import extension_packages
 from swift_core.runs.record import Run, find_resumable
 from swift_core.runs.redact import redacted
 
@@ -110,6 +111,7 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
 def new_run(args: TrainingArguments) -> Run:
     """Make the folder and the record of a new run."""
     packages = ["swift-core", args.claim.package, "torch", "transformers", "accelerate", "peft", "datasets"]
+    packages += [name for name in extension_packages(args) if name not in packages]
     return Run.create(
         args.output_folder,
         label=args.task_type,
