@@ -145,8 +145,8 @@ def _intended(card: Card) -> str:
     )
     return (
         "## Intended use\n\nTo answer requests like those of its training data. It prefers what was "
-        "preferred there, good or bad; what it says may be wrong or harmful, and must be checked before people rely on "
-        f"it. {licence}, and so may licences of the data."
+        "preferred there, good or bad; what it says may be wrong or harmful, and must be checked before "
+        f"people rely on it. {licence}, and so may licences of the data."
     )
 
 
