@@ -28,6 +28,7 @@ from swift_cls.spec import SPEC as CLASSIFICATION
 from swift_core.arguments import WITHOUT_EFFECT
 from swift_core.cli import build_parser
 from swift_core.core_options import CORE_DEFAULTS, CoreOptions
+from swift_core.labels.definitions import LabelTable, Policy
 from swift_core.options import Option, options_of
 from swift_core.spec import TaskSpec
 from swift_embedding import mine_command
@@ -44,7 +45,20 @@ DOCS = Path(__file__).parent
 _PART = re.compile(
     r"(?P<head><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<tail><!-- end of generated part -->)", re.DOTALL
 )
-COMMANDS = ("train", "check", "evaluate", "export", "compare", "tasks", "describe", "plugins")
+COMMANDS = (
+    "train",
+    "check",
+    "evaluate",
+    "export",
+    "compare",
+    "tasks",
+    "describe",
+    "plugins",
+    "runs",
+    "gate",
+    "labels",
+)
+LABEL_ACTIONS = ("propose", "approve")
 
 
 def option_table(options: Iterable[Option]) -> str:
@@ -126,7 +140,16 @@ def reranker_losses() -> str:
     return loss_table({name: f"`{column}`" for name, column in TARGETS.items()}, reranking.USES)
 
 
-def command_help(command: str | None = None) -> str:
+def field_table(fields_of: type) -> str:
+    """A row for each field of a table of a labels file: name, default, meaning."""
+    rows = ["| field | default | meaning |", "| --- | --- | --- |"]
+    for option in options_of(fields_of, "table").values():
+        default = f"`{json.dumps(option.default)}`" if option.default or option.default is False else ""
+        rows.append(f"| `{option.name}` | {default} | {_escaped(option.help)} |")
+    return "\n".join(rows)
+
+
+def command_help(*command: str) -> str:
     """What ``swift COMMAND --help`` prints here, without the commands that installed packages add."""
     parser = build_parser()
     parser.epilog = None
@@ -134,7 +157,7 @@ def command_help(command: str | None = None) -> str:
     # argparse fits lines to the terminal.
     width = mock.patch.dict(os.environ, COLUMNS="100")
     with width, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        parser.parse_args([*([command] if command else []), "--help"])
+        parser.parse_args([*command, "--help"])
     return f"```text\n{printed.getvalue().strip()}\n```"
 
 
@@ -159,6 +182,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "reranker-defaults": lambda: default_list(RERANKER.defaults.items()),
     "reranker-layouts": lambda: layout_table(RERANKER),
     "reranker-losses": reranker_losses,
+    "label-fields": lambda: field_table(LabelTable),
+    "policy-fields": lambda: field_table(Policy),
     "families": families,
     "trainer-options": trainer_names,
     "refused-options": refused_table,
@@ -167,6 +192,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "help-label-noise": lambda: package_help(noise_command.build_parser()),
     "help-add-scores": lambda: package_help(scores_command.build_parser()),
     **{f"help-{name}": lambda name=name: command_help(name) for name in COMMANDS},  # type: ignore[misc]
+    **{
+        f"help-labels-{name}": lambda name=name: command_help("labels", name)  # type: ignore[misc]
+        for name in LABEL_ACTIONS
+    },
 }
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
     from swift_core.errors import PluginError, SwiftError, UserError
-    from swift_core.hookspecs import Evaluation, LossOutput, hookimpl
-    from swift_core.spec import Column, ExportFormat, Metric, ResourceProfile, TaskSpec, option
+    from swift_core.hookspecs import Evaluation, LeftOut, LossOutput, hookimpl
+    from swift_core.spec import Column, ExportFormat, ExtensionSpec, Metric, ResourceProfile, TaskSpec, option
     from swift_core.trainer import SwiftTrainer
 
 __version__ = "0.1.0"
@@ -24,10 +24,12 @@ _HOMES = {
     "SwiftError": "errors",
     "UserError": "errors",
     "Evaluation": "hookspecs",
+    "LeftOut": "hookspecs",
     "LossOutput": "hookspecs",
     "hookimpl": "hookspecs",
     "Column": "spec",
     "ExportFormat": "spec",
+    "ExtensionSpec": "spec",
     "Metric": "spec",
     "ResourceProfile": "spec",
     "TaskSpec": "spec",
@@ -39,6 +41,8 @@ __all__ = [
     "Column",
     "Evaluation",
     "ExportFormat",
+    "ExtensionSpec",
+    "LeftOut",
     "LossOutput",
     "Metric",
     "PluginError",

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from swift_core.core_options import CORE_DEFAULTS, TRAINER_LIMITS, CoreOptions
 from swift_core.errors import PluginError, UserError, did_you_mean
+from swift_core.extensions import extension_faults
+from swift_core.labels.applying import Applied, Resolved, resolve
+from swift_core.labels.finding import find_labels
 from swift_core.options import Option, find_faults, options_of
-from swift_core.registry import Claim, find_task, load_object, load_spec
+from swift_core.registry import Claim, load_object, load_spec
 from swift_core.runfile import RunFile, parse_value, read_run_file
 from swift_core.spec import TaskSpec
 
@@ -54,6 +57,8 @@ class TrainingArguments:
 
     Attributes:
         spec: what the task type says about itself.
+        label: what runs are filed under: a label, or the name of the task type.
+        governance: the label's definition and the policy; None where there is no labels file.
         core: the core's options.
         task: the task's options (an instance of its own dataclass, or None).
         trainer: the options of the training loop, a ``transformers.TrainingArguments``.
@@ -66,21 +71,31 @@ class TrainingArguments:
 
     def __init__(self, task_type: str, **options: Any) -> None:
         given = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in options.items()}
-        self._resolve(task_type, given, {})
+        _require_name(task_type)
+        self._resolve(resolve(task_type, find_labels(given.get("labels"))), given, {})
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainingArguments:
         """Read a run file; ``overrides`` are texts ``option=value`` that win over it."""
         run_file = read_run_file(path)
-        return cls._from_values(run_file, overrides)
+        return cls._from_values(run_file, overrides, beside=Path(path).parent)
 
     @classmethod
-    def from_record(cls, options: Mapping[str, Any], overrides: Sequence[str] = ()) -> TrainingArguments:
-        """Build the arguments again that a run was recorded with."""
-        return cls._from_values(RunFile(dict(options), {}), overrides)
+    def from_record(
+        cls, options: Mapping[str, Any], overrides: Sequence[str] = (), *, governance: Applied | None = None
+    ) -> TrainingArguments:
+        """Build the arguments again that a run was recorded with, under the label as it was then."""
+        return cls._from_values(RunFile(dict(options), {}), overrides, governance=governance)
 
     @classmethod
-    def _from_values(cls, run_file: RunFile, overrides: Sequence[str]) -> TrainingArguments:
+    def _from_values(
+        cls,
+        run_file: RunFile,
+        overrides: Sequence[str],
+        *,
+        beside: Path | None = None,
+        governance: Applied | None = None,
+    ) -> TrainingArguments:
         values, places = dict(run_file.values), dict(run_file.places)
         raw = parse_overrides(overrides)
         if "task_type" in raw:
@@ -92,24 +107,36 @@ class TrainingArguments:
             raise UserError(
                 f"{place}task_type: expected the name of a task type, found {found}; `swift tasks` lists them"
             )
+        named = values.get("labels")
+        if "labels" in raw:
+            named = _fitting(raw["labels"], options_of(CoreOptions, "core")["labels"])
+        labels = None if beside is None else find_labels(named, beside=beside)
         try:
-            claim = find_task(task_type)
+            resolved = (
+                resolve(task_type, labels) if governance is None else Resolved.again(task_type, governance)
+            )
         except UserError as error:
             raise type(error)(f"{place}{error}") from error
-        known = known_options(claim)
+        known = known_options(resolved.claim)
         for name, text in raw.items():
             values[name] = _fitting(text, known.get(name))
             places[name] = "command line"
         arguments = cls.__new__(cls)
-        arguments._resolve(task_type, values, places)
+        arguments._resolve(resolved, values, places)
         return arguments
 
-    def _resolve(self, task_type: str, given: Mapping[str, Any], places: Mapping[str, str]) -> None:
-        if not isinstance(task_type, str):
-            raise UserError(f"task_type: expected the name of a task type, found {task_type!r}")
-        self.claim = find_task(task_type)
+    def _resolve(
+        self,
+        resolved: Resolved,
+        given: Mapping[str, Any],
+        places: Mapping[str, str],
+        *,
+        check_fixed: bool = True,
+    ) -> None:
+        self.claim, self.governance = resolved
         self.spec: TaskSpec = load_spec(self.claim)
         self.task_type = self.spec.name
+        self.label = self.governance.name if self.governance is not None else self.task_type
         self.given = dict(given)
         self.sources = dict(places)
         known = known_options(self.claim)
@@ -121,7 +148,11 @@ class TrainingArguments:
                 if n in WITHOUT_EFFECT and known[n].group == "trainer"
             }
         )
-        values = {**CORE_DEFAULTS, **self.spec.defaults, **given}
+        if self.governance is not None:
+            faults.update(self.governance.option_faults(given, known))
+            faults.update(self.governance.fixed_faults(given) if check_fixed else {})
+            places = {**self.governance.places, **places}
+        values = {**CORE_DEFAULTS, **self.spec.defaults, **self._label_values, **given}
         parts = {
             group: {
                 n: v for n, v in values.items() if n in known and known[n].group == group and n not in faults
@@ -134,6 +165,8 @@ class TrainingArguments:
         self.task: Any = self._build(_task_class(self.claim, self.spec), parts["task"], faults)
         self.trainer = self._build_trainer(parts["trainer"], faults)
         _check_exports(parts["core"].get("export_formats", ()), self.spec, faults)
+        if of_extensions := extension_faults(parts["core"].get("extensions", {})):
+            faults["extensions"] = "\n".join(of_extensions)
         if faults:
             order = [*(name for name in given if name in faults), *(n for n in faults if n not in given)]
             raise UserError(*(f"{places[n]}: {faults[n]}" if n in places else faults[n] for n in order))
@@ -168,7 +201,7 @@ class TrainingArguments:
 
     def replace(self, **changes: Any) -> TrainingArguments:
         """The same arguments with some options changed."""
-        return TrainingArguments(self.claim.qualified_name, **{**self.given, **changes})
+        return _rebuilt(Resolved(self.claim, self.governance), {**self.given, **changes})
 
     def with_model(self, name: str, revision: str | None = None) -> TrainingArguments:
         """The same arguments for another model; safe to call while a run is on.
@@ -197,7 +230,7 @@ class TrainingArguments:
 
     def changed(self) -> dict[str, Any]:
         """The given options that differ from their defaults."""
-        defaults = {**CORE_DEFAULTS, **self.spec.defaults}
+        defaults = {**CORE_DEFAULTS, **self.spec.defaults, **self._label_values}
         return {
             name: value
             for name, value in self.given.items()
@@ -209,6 +242,10 @@ class TrainingArguments:
         task = dataclasses.asdict(self.task) if self.task is not None else {}
         loop = self.trainer.to_dict()  # type: ignore[no-untyped-call]
         return {**loop, **dataclasses.asdict(self.core), **task}
+
+    @property
+    def _label_values(self) -> Mapping[str, Any]:
+        return self.governance.values if self.governance is not None else {}
 
     @property
     def shows_progress(self) -> bool:
@@ -241,15 +278,27 @@ class TrainingArguments:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.claim.qualified_name, self.given)
+        return _found_again, (self.claim.qualified_name, self.governance, self.given)
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
-        return f"TrainingArguments(task_type={self.task_type!r}{', ' if given else ''}{given})"
+        return f"TrainingArguments(task_type={self.label!r}{', ' if given else ''}{given})"
 
 
-def _rebuilt(task_type: str, given: dict[str, Any]) -> TrainingArguments:
-    return TrainingArguments(task_type, **given)
+def _found_again(task_type: str, governance: Applied | None, given: dict[str, Any]) -> TrainingArguments:
+    return _rebuilt(Resolved.again(task_type, governance), given)
+
+
+def _rebuilt(resolved: Resolved, given: dict[str, Any]) -> TrainingArguments:
+    arguments = TrainingArguments.__new__(TrainingArguments)
+    # What is changed inside of a run, such as leaving out the training data to evaluate, changes no rule.
+    arguments._resolve(resolved, given, {}, check_fixed=False)
+    return arguments
+
+
+def _require_name(task_type: Any) -> None:
+    if not isinstance(task_type, str):
+        raise UserError(f"task_type: expected the name of a task type, found {task_type!r}")
 
 
 def known_options(claim: Claim) -> dict[str, Option]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from swift_core.errors import listed
+from swift_core.labels.applying import label_lines
 
 if TYPE_CHECKING:
     from swift_core.data.dataset import TaskData
@@ -134,6 +135,7 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
     changed = [f"{name}={value}" for name, value in trainer.shown_options().items()]
     lines = [
         f"task      {options.task_type} (package {options.claim.package} {options.claim.version})",
+        *label_lines(options),
         f"model     {options.core.model_name_or_path or 'built by the task'}: {type(base).__name__}, "
         f"{every:,} parameters, {how}",
         *data_lines({"train on": trainer.train_data, "evaluate": trainer.eval_data}),
@@ -182,6 +184,9 @@ def data_lines(parts: Mapping[str, TaskData | None]) -> list[str]:
         if data.gathered is not None and data.sources != told:
             lines.append(f"gathered  {data.gathered}")
             told = data.sources
+        if data.left_out:
+            counts = [f"{len(rows):,} ({why})" for why, rows in data.left_out.items()]
+            lines.append(f"left out  {listed(counts)}")
     return lines
 
 

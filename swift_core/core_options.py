@@ -14,6 +14,15 @@ from swift_core.spec import option
 class CoreOptions:
     """Model, data, LoRA and saving, the same for every task type."""
 
+    labels: str | None = option(
+        None,
+        help="Path or https address of the labels file; default: SWIFT_LABELS, else labels.toml beside the "
+        "run file or above it.",
+    )
+    despite_gates: bool = option(
+        False, help="Export a model also when its run failed the gates of its label."
+    )
+
     model_name_or_path: str | None = option(None, help="Local folder or hub id of the model to start from.")
     model_revision: str | None = option(None, help="Branch, tag or commit of a hub model.")
     model_dtype: Literal["float32", "bfloat16", "float16"] = option(
@@ -62,6 +71,12 @@ class CoreOptions:
     )
     cache_dir: str | None = option(
         None, help="Folder for tokenised data; default: swift/ in the Hugging Face cache."
+    )
+
+    extensions: dict[str, dict[str, Any]] = option(
+        dict,
+        help="Extensions of this run and their options, such as {slow-steps: {seconds: 2}}; the first stands "
+        "around the others.",
     )
 
     use_lora: bool = option(False, help="Train a LoRA adapter instead of all weights.")

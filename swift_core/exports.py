@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import SwiftError, did_you_mean, listed
+from swift_core.labels.verdicts import refuse_failed
 from swift_core.runs.atomic import replaced_folder, sha256_of, write_text
 from swift_core.runs.plain import plain
 from swift_core.spec import TaskSpec
@@ -53,6 +54,7 @@ def write_export(target: Path, name: str, trainer: SwiftTrainer) -> dict[str, An
     run = trainer.run
     if run is None:
         raise SwiftError("export: there is no run to export")
+    refuse_failed(run, despite=trainer.options.core.despite_gates)
     with replaced_folder(target) as folder, trainer.measuring() as model, without_progress_bars():
         details = trainer.runtime.export(
             model=model,
@@ -70,6 +72,7 @@ def write_export(target: Path, name: str, trainer: SwiftTrainer) -> dict[str, An
             "label": run.record["label"],
             "task_type": run.record["task_type"],
             "run_id": run.id,
+            "gates": run.record.get("gates"),
             "base_model": run.record["options"].get("model_name_or_path"),
             "packages": run.record["packages"],
             "data": [trainer.train_data.summary] if trainer.train_data else run.record["data"],

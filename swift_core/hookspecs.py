@@ -61,6 +61,17 @@ class Evaluation:
     learned: bool = False
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What a collator's ``encode`` returns for a row that is not to be used.
+
+    Attributes:
+        why: a few words that all rows have which are left out for the same reason, such as ``too long``.
+    """
+
+    why: str
+
+
 class Collator(Protocol):
     """What ``make_collator`` returns. It is pickled to DataLoader workers.
 
@@ -73,8 +84,8 @@ class Collator(Protocol):
     evaluation)`` is called on all processes, once the model is settled and before its first step.
     """
 
-    def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Turn one checked row into features (numbers and lists of numbers).
+    def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any] | LeftOut:
+        """Turn one checked row into features (numbers and lists of numbers), or leave it out.
 
         Features carry ``length`` (tokens, for statistics and batching) and may carry ``truncated`` (how
         many texts were cut), ``group`` (a number: rows of different groups never share a batch),

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swift_core.errors import UserError, listed
+from swift_core.extensions import extension_packages
+from swift_core.labels.applying import findings_of, former_names, other_label_faults, refuse_breaches
 from swift_core.runs.record import Run, find_resumable
 from swift_core.runs.redact import redacted
 
@@ -28,6 +30,8 @@ _MAY_CHANGE = frozenset(
         "report_to",
         "dataloader_num_workers",
         "verify_saves",
+        "labels",
+        "despite_gates",
         "max_steps",
         "num_train_epochs",
     }
@@ -61,10 +65,12 @@ def checkpoint_to_resume(args: TrainingArguments, wanted: str | Path | bool | No
 
 
 def _newest(args: TrainingArguments) -> Path:
-    run = find_resumable(args.output_folder, label=args.task_type, options=args.given)
+    run = find_resumable(
+        args.output_folder, label=args.label, options=args.given, former=former_names(args.governance)
+    )
     if run is None:
         raise UserError(
-            f"--resume: {args.output_folder} holds no unfinished run of '{args.task_type}' with these "
+            f"--resume: {args.output_folder} holds no unfinished run of '{args.label}' with these "
             "options and a checkpoint; name the run's folder after --resume, or leave --resume out to start "
             "a new run"
         )
@@ -88,11 +94,12 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
         raise UserError(
             f"--resume: {run.folder} is a run of {run.record['task_type']}, found {args.claim.qualified_name}"
         )
+    faults = [f"--resume: {fault}" for fault in other_label_faults(run.record, args)]
     before, after = run.record["options"], redacted(args.given)
     changed = [
         name for name in sorted({*before, *after} - _MAY_CHANGE) if before.get(name) != after.get(name)
     ]
-    faults = [
+    faults += [
         f"--resume: option {name} was {before.get(name)!r} in that run, found {after.get(name)!r}; "
         "change it back, or start a new run"
         for name in changed
@@ -108,13 +115,20 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
 
 
 def new_run(args: TrainingArguments) -> Run:
-    """Make the folder and the record of a new run."""
+    """Make the folder and the record of a new run.
+
+    Raises:
+        UserError: the policy of the labels file is enforced and forbids it, or the folder can't be made.
+    """
+    refuse_breaches(args, findings_of(args))
     packages = ["swift-core", args.claim.package, "torch", "transformers", "accelerate", "peft", "datasets"]
+    packages += [name for name in extension_packages(args) if name not in packages]
     return Run.create(
         args.output_folder,
-        label=args.task_type,
+        label=args.label,
         task_type=args.claim.qualified_name,
         run_name=args.trainer.run_name,
         options=args.given,
         packages=packages,
+        labels=args.governance.to_record() if args.governance is not None else None,
     )

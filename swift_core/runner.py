@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
+
 from swift_core.arguments import TrainingArguments
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults
+from swift_core.labels.applying import findings_of, gate_findings, recorded, refuse_breaches
+from swift_core.labels.verdicts import gates_for, has_failed, refuse_failed, settle_gates
 from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
 from swift_core.resuming import checkpoint_to_resume
 from swift_core.runs.record import Run
@@ -32,8 +36,11 @@ def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run | No
     Raises:
         UserError: the options, the data or the run to resume can't be used.
         SwiftError: evaluation or export failed after training; the trained model is saved.
+
+    A run that fails the gates of its label is finished; its record says so, and it is not exported.
     """
     checkpoint = checkpoint_to_resume(args, resume or True) if resume is not None else None
+    refuse_breaches(args, (*findings_of(args), *gate_findings(args)))
     if args.core.dataset is None:
         raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
     prepared = prepare_task(args)
@@ -54,11 +61,31 @@ def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run | No
 def _evaluate_and_export(trainer: SwiftTrainer) -> None:
     if (trainer.eval_data is not None or trainer.options.evaluates) and not _is_evaluated(trainer):
         trainer.evaluate()
+    failed = _failed_gates(trainer)
     for name in trainer.options.core.export_formats:
+        if failed and not trainer.options.core.despite_gates:
+            if trainer.run is not None:
+                print(
+                    f"exported  not {name}: the run failed its gates (despite_gates=true exports all "
+                    "the same)"
+                )
+            continue
         started = time.perf_counter()
         folder = trainer.save_model(format=name)
         if trainer.run is not None:
             print(f"exported  {name} to {folder} in {time.perf_counter() - started:.1f} s")
+
+
+def _failed_gates(trainer: SwiftTrainer) -> bool:
+    """Judge the run; every process learns the verdict of the main one, which alone has the record."""
+    run, applied = trainer.run, trainer.options.governance
+    if applied is None or not applied.gates:
+        return False
+    if run is not None:
+        for result in settle_gates(run, applied):
+            print(result.line)
+    failed: bool = broadcast_object_list([run is not None and has_failed(run)])[0]
+    return failed
 
 
 def _is_evaluated(trainer: SwiftTrainer) -> bool:
@@ -91,7 +118,7 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
         if value != HIDDEN and name not in _ONLY_TRAINING
     }
     options["task_type"] = run.record["task_type"]
-    args = TrainingArguments.from_record(options, overrides)
+    args = TrainingArguments.from_record(options, overrides, governance=recorded(run.record))
     return args_for(model, args)
 
 
@@ -110,7 +137,12 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float
         trainer.run = None
     if overrides:
         trainer.run = None
-    return trainer.evaluate()
+    metrics = trainer.evaluate()
+    applied = gates_for(run)
+    if trainer.run is not None and applied is not None:
+        for result in settle_gates(trainer.run, applied):
+            print(result.line)
+    return metrics
 
 
 def export_run(folder: Path, format: str, overrides: Sequence[str] = ()) -> Path:
@@ -120,6 +152,8 @@ def export_run(folder: Path, format: str, overrides: Sequence[str] = ()) -> Path
     fault = export_faults(format, args.spec)
     if fault:
         raise UserError(f"--format: {fault}")
+    # Before the model is loaded, which may take long.
+    refuse_failed(run, despite=args.core.despite_gates)
     return SwiftTrainer(args, prepared=prepare_for_export(args), run=run).save_model(format=format)
 
 
@@ -129,6 +163,7 @@ def check_run(args: TrainingArguments) -> Preparation:
     Raises:
         UserError: all that is wrong.
     """
+    refuse_breaches(args, (*findings_of(args), *gate_findings(args)))
     if args.core.dataset is None:
         raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
     return prepare_task(args)
@@ -136,5 +171,5 @@ def check_run(args: TrainingArguments) -> Preparation:
 
 def describe_result(run: Run) -> dict[str, Any]:
     """What a program wants to know of a finished run."""
-    names = ("run_id", "state", "metrics", "model", "exports")
+    names = ("run_id", "state", "metrics", "model", "exports", "label", "gates")
     return {"folder": str(run.folder), **{name: run.record.get(name) for name in names}}

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
+from swift_core.cli.label_parsers import add_labels, add_labels_file
 from swift_core.errors import PluginError, SwiftError, UserError, did_you_mean, listed
 
 _EXIT_FAILED = 1
@@ -24,6 +25,9 @@ _HANDLERS = {
     "tasks": "swift_core.cli.show:tasks",
     "describe": "swift_core.cli.show:describe",
     "plugins": "swift_core.cli.show:plugins",
+    "runs": "swift_core.cli.runs:runs",
+    "gate": "swift_core.cli.runs:gate",
+    "labels": "swift_core.cli.labels:labels",
 }
 
 
@@ -49,6 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_work(commands)
     _add_compare(commands)
     _add_show(commands)
+    _add_runs(commands)
+    add_labels(commands.add_parser("labels", help="show, check and change the labels of a project"))
     return parser
 
 
@@ -75,6 +81,9 @@ def _add_work(commands: argparse._SubParsersAction[_Parser]) -> None:
     export.add_argument("run", metavar="RUN", help="folder of a run")
     export.add_argument("--format", required=True, help="one of the task's export formats")
     export.add_argument("options", nargs="*", metavar="option=value")
+    export.add_argument(
+        "--despite-gates", action="store_true", help="also when the run failed the gates of its label"
+    )
     for command in (train, check, evaluate, export):
         command.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
@@ -104,6 +113,19 @@ def _add_show(commands: argparse._SubParsersAction[_Parser]) -> None:
     describe.add_argument("--json-schema", action="store_true", help="JSON Schema of a run file of this task")
     plugins = commands.add_parser("plugins", help="list installed packages, their versions and faults")
     for command in (tasks, describe, plugins):
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_runs(commands: argparse._SubParsersAction[_Parser]) -> None:
+    runs = commands.add_parser("runs", help="list the runs of a folder, newest first")
+    runs.add_argument("output_dir", metavar="OUTPUT_DIR", nargs="?", default="output", help="default: output")
+    runs.add_argument(
+        "--task-type", metavar="NAME", help="only those of a label, former names included, or of a task type"
+    )
+    gate = commands.add_parser("gate", help="judge a run by the gates of its label; exit code 1 if it fails")
+    gate.add_argument("run", metavar="RUN", help="folder of a run")
+    for command in (runs, gate):
+        add_labels_file(command)
         command.add_argument("--json", action="store_true", help="print JSON")
 
 

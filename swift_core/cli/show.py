@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from swift_core.arguments import task_options
 from swift_core.core_options import CoreOptions
-from swift_core.errors import PluginError
+from swift_core.errors import PluginError, UserError
+from swift_core.extensions import load_extension_spec
+from swift_core.labels.telling import as_json, shown
 from swift_core.options import Option, options_of
 from swift_core.registry import (
     COMMAND_GROUP,
+    EXTENSION_GROUP,
     Claim,
     fault_of,
     find_claims,
@@ -21,6 +25,9 @@ from swift_core.registry import (
     load_spec,
 )
 from swift_core.spec import Layout, TaskSpec
+
+if TYPE_CHECKING:
+    from swift_core.labels.definitions import Label, Labels
 
 
 def tasks(parsed: argparse.Namespace) -> int:
@@ -41,19 +48,48 @@ def tasks(parsed: argparse.Namespace) -> int:
                 "summary": spec.summary,
             }
         )
+    labels = _labels_or_told()
+    described = labels_as_tasks(labels, rows) if labels is not None else []
     if parsed.json:
-        print(json.dumps(rows, ensure_ascii=False))
+        print(json.dumps([*rows, *described], ensure_ascii=False))
         return 0
     if not rows:
         print("No task type is installed. One to start with: pip install swift-embedding")
     print_table(("task type", "package", "version", "summary"), [tuple(row.values()) for row in rows])
     if faulty:
         print(f"{faulty} more can't be used; `swift plugins` says why.")
+    if described and labels is not None:
+        print(f"\nLabels of {labels.place}")
+        told = [(row["task_type"], row["extends"], row["status"], row["summary"]) for row in described]
+        print_table(("label", "extends", "status", "description"), told)
     return 0
 
 
+def _labels_or_told() -> Labels | None:
+    """The labels that hold here; a file that can't be read takes nothing from what is installed."""
+    from swift_core.labels.finding import find_labels
+
+    try:
+        return find_labels()
+    except UserError as error:
+        print(f"swift: {error}", file=sys.stderr)
+        return None
+
+
+def labels_as_tasks(labels: Labels, tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The labels in the form of the task types that they extend."""
+    by_name = {row["task_type"]: row for row in tasks}
+    found = []
+    for label in labels.labels.values():
+        task = by_name.get(label.extends.rpartition(":")[2], {})
+        package = {name: task.get(name) for name in ("package", "version")}
+        what = {"summary": label.description, "extends": label.extends, "status": label.status}
+        found.append({"task_type": label.name, **package, **what})
+    return found
+
+
 def plugins(parsed: argparse.Namespace) -> int:
-    """``swift plugins``: the packages that provide a task type or a command, with their faults."""
+    """``swift plugins``: the packages that provide a task type, an extension or a command, with faults."""
     claims = find_claims()
     rows = []
     for claim in claims:
@@ -64,6 +100,15 @@ def plugins(parsed: argparse.Namespace) -> int:
                 "version": claim.version,
                 "provides": f"task {claim.name}",
                 "fault": fault,
+            }
+        )
+    for claim in find_claims(EXTENSION_GROUP):
+        rows.append(
+            {
+                "package": claim.package,
+                "version": claim.version,
+                "provides": f"extension {claim.name}",
+                "fault": _extension_fault(claim),
             }
         )
     for claim in find_claims(COMMAND_GROUP):
@@ -81,7 +126,7 @@ def plugins(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(rows, ensure_ascii=False))
     elif not rows:
-        print("No package with a task type or a command is installed.")
+        print("No package with a task type, an extension or a command is installed.")
     else:
         print_table(("package", "version", "provides", "fault"), [tuple(r.values()) for r in rows])
     return 0
@@ -94,33 +139,58 @@ def _spec_or_fault(claim: Claim, claims: Sequence[Claim]) -> tuple[TaskSpec | No
         return None, str(error)
 
 
+def _extension_fault(claim: Claim) -> str | None:
+    try:
+        load_extension_spec(claim)
+    except PluginError as error:
+        return str(error)
+    return None
+
+
 def describe(parsed: argparse.Namespace) -> int:
     """``swift describe TASK``."""
-    claim = find_task(parsed.task)
+    claim, label = _asked_for(parsed.task)
     spec = load_spec(claim)
+    own = {**label.defaults, **label.fixed} if label is not None else {}
     if parsed.json_schema:
         from swift_core.arguments import known_options
 
-        print(json.dumps(json_schema(spec, known_options(claim)), indent=2, ensure_ascii=False))
+        schema = json_schema(spec, known_options(claim), label)
+        print(json.dumps(schema, indent=2, ensure_ascii=False))
         return 0
     options = _options(claim, spec, everything=parsed.all)
     if parsed.json:
-        print(json.dumps(_as_json(claim, spec, options), ensure_ascii=False))
+        told = {} if label is None else {"label": as_json(label)}
+        print(json.dumps({**_as_json(claim, spec, options), **told}, ensure_ascii=False))
         return 0
+    if label is not None:
+        print("\n".join([f"{label.name}: a label", *shown(label), ""]))
     print(f"{spec.name}: {spec.summary}\npackage {claim.package} {claim.version}")
     _print_columns(spec)
     print("\nOptions")
-    defaults = dict(spec.defaults)
+    defaults = {**spec.defaults, **own}
     print_table(None, [(o.name, _shown(defaults.get(o.name, o.default_json)), o.help) for o in options])
     if not parsed.all:
         print("  ... and every option of transformers.TrainingArguments (--all shows them)")
     if defaults:
-        print("  defaults of this task: " + ", ".join(f"{k}={v}" for k, v in defaults.items()))
+        whose = "task" if label is None else "label and its task"
+        print(f"  defaults of this {whose}: " + ", ".join(f"{k}={v}" for k, v in defaults.items()))
     print("\nMetrics")
     print_table(None, [(m.name, "primary" if m.primary else "", m.meaning) for m in spec.metrics])
     print("\nExports")
     print_table(None, [(e.name, ", ".join(e.requires), e.meaning) for e in spec.exports])
     return 0
+
+
+def _asked_for(name: str) -> tuple[Claim, Label | None]:
+    from swift_core.labels.finding import find_labels
+
+    labels = find_labels()
+    if labels is None or name not in labels.labels:
+        return find_task(name), None
+    from swift_core.labels.applying import resolve
+
+    return resolve(name, labels).claim, labels.labels[name]
 
 
 def _print_columns(spec: TaskSpec) -> None:
@@ -162,16 +232,21 @@ def _as_json(claim: Claim, spec: TaskSpec, options: Iterable[Option]) -> dict[st
     }
 
 
-def json_schema(spec: TaskSpec, options: dict[str, Option]) -> dict[str, Any]:
-    """JSON Schema of a run file of this task type, for editors."""
-    properties: dict[str, Any] = {"task_type": {"const": spec.name, "description": spec.summary}}
+def json_schema(spec: TaskSpec, options: dict[str, Option], label: Label | None = None) -> dict[str, Any]:
+    """JSON Schema of a run file of this task type, or of a label that extends it, for editors."""
+    name = spec.name if label is None else label.name
+    summary = spec.summary if label is None else label.description or spec.summary
+    properties: dict[str, Any] = {"task_type": {"const": name, "description": summary}}
+    defaults = {**spec.defaults, **(label.defaults if label is not None else {})}
     for option in options.values():
         schema = option.schema
-        schema["default"] = spec.defaults.get(option.name, schema["default"])
+        schema["default"] = defaults.get(option.name, schema["default"])
+        if label is not None and option.name in label.fixed:
+            schema = {"const": label.fixed[option.name], "description": option.help}
         properties[option.name] = schema
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"swift run file, task type {spec.name}",
+        "title": f"swift run file, task type {name}",
         "type": "object",
         "properties": properties,
         "required": ["task_type"],

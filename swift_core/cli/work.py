@@ -36,9 +36,14 @@ def train(parsed: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             _say_how_to_go_on(["swift", "train", parsed.run_file, *overrides], args)
             raise
-    if run is not None:  # one of several processes tells the result
-        _finish(parsed, runner.describe_result(run), lambda: print(f"finished  {run.folder}"))
-    return 0
+    if run is None:  # one of several processes tells the result
+        return 0
+    _finish(parsed, runner.describe_result(run), lambda: print(f"finished  {run.folder}"))
+    verdict = run.record.get("gates")
+    if verdict is None or verdict["passed"]:
+        return 0
+    print(f"swift: the run failed the gates of its label '{run.record['label']}'", file=sys.stderr)
+    return 1
 
 
 def _say_how_to_go_on(command: list[str], args: TrainingArguments) -> None:
@@ -63,6 +68,7 @@ def check(parsed: argparse.Namespace) -> int:
         from swift_core.arguments import TrainingArguments
         from swift_core.console import data_lines, padding_told
         from swift_core.flat.data import padding_cost
+        from swift_core.labels.applying import findings_of, label_lines
 
         args = TrainingArguments.from_file(parsed.run_file, parsed.options)
         ready = runner.check_run(args)
@@ -70,14 +76,19 @@ def check(parsed: argparse.Namespace) -> int:
     data = {d.name: d for d in (ready.train, ready.evaluation) if d is not None}
 
     def say() -> None:
-        for line in data_lines(data):
+        for line in [*label_lines(args), *data_lines(data)]:
             print(line)
         if cost is not None:
             print(f"padding   {padding_told(cost)}")
         print(f"{parsed.run_file}: no fault found")
 
     summaries = [part.summary for part in data.values()]
-    _finish(parsed, {"task_type": args.task_type, "data": summaries, "padding_cost": cost}, say)
+    told = {
+        "task_type": args.task_type,
+        "label": args.label,
+        "warnings": [f.message for f in findings_of(args)],
+    }
+    _finish(parsed, {**told, "data": summaries, "padding_cost": cost}, say)
     return 0
 
 
@@ -96,7 +107,8 @@ def export(parsed: argparse.Namespace) -> int:
     with quiet_libraries(parsed.json), _named_failures():
         from swift_core import runner
 
-        folder = runner.export_run(Path(parsed.run), parsed.format, parsed.options)
+        despite = ["despite_gates=true"] if parsed.despite_gates else []
+        folder = runner.export_run(Path(parsed.run), parsed.format, [*parsed.options, *despite])
     _finish(parsed, {"format": parsed.format, "folder": str(folder)}, lambda: print(f"exported  {folder}"))
     return 0
 

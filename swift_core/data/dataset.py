@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -39,6 +39,8 @@ class TaskData:
         features: what the collator's ``encode`` made of each row; None before
             :func:`~swift_core.data.encoding.encode_data`.
         stats: lengths of the encoded rows, set together with ``features``.
+        left_out: numbers, from 1, of the rows that the collator left out when it encoded them, by the reason
+            that it gave; ``records`` and ``features`` are without them.
     """
 
     name: str
@@ -48,11 +50,14 @@ class TaskData:
     gathered: str | None = None
     features: datasets.Dataset | None = None
     stats: LengthStats | None = None
+    left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def summary(self) -> dict[str, Any]:
         """What the record of a run says about this data."""
-        told = {} if self.gathered is None else {"gathered": self.gathered}
+        told: dict[str, Any] = {} if self.gathered is None else {"gathered": self.gathered}
+        if self.left_out:
+            told["left_out"] = {why: len(rows) for why, rows in self.left_out.items()}
         return {
             "name": self.name,
             "rows": len(self.records),
@@ -158,7 +163,10 @@ def _whole_groups(order: list[int], values: Sequence[Any], held: int, column: st
     """At least ``held`` rows: all of each value, in the order in which the values come in ``order``."""
     rows_of: dict[Any, list[int]] = {}
     for row in order:
-        rows_of.setdefault(values[row], []).append(row)
+        value = values[row]
+        # What a column of type any holds may not be hashable.
+        key = value if isinstance(value, str | None) else json.dumps(value, sort_keys=True)
+        rows_of.setdefault(key, []).append(row)
     if len(rows_of) < 2:
         raise UserError(f"eval_split: needs at least 2 different values of {column}, found one in all rows")
     chosen: set[int] = set()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from swift_core.data.faults import Faults
 from swift_core.data.lengths import LengthStats, measure_lengths
 from swift_core.data.token_cache import read_cached, widened, write_cached
 from swift_core.errors import PluginError, UserError, listed
-from swift_core.hookspecs import Collator
+from swift_core.hookspecs import Collator, LeftOut
 
 __all__ = ["LengthStats", "encode_data"]
 
 _CHUNK_ROWS = 1000
 _BAR_FROM_ROWS = 2000
+_WHY = "swift: left out"
+"""Column of a cached table that says why a row has no features; null where it has them."""
 
 
 def encode_data(
@@ -36,7 +39,8 @@ def encode_data(
 
     A feature may be a number, a string, or lists of them, ragged or empty; it reads back equal. Every row
     must have the same features (None where a row has no value). Without a writable cache the features stay
-    in memory.
+    in memory. Rows for which ``encode`` returned :class:`~swift_core.hookspecs.LeftOut` are in ``left_out``
+    and nowhere else; the features of the others are then held in memory.
 
     Args:
         data: rows to encode.
@@ -46,7 +50,7 @@ def encode_data(
         progress: show a bar for a large data set when standard error is a terminal.
 
     Raises:
-        UserError: ``encode`` refused rows; the first 20 refusals.
+        UserError: ``encode`` refused rows, the first 20 refusals; or it left out all of them.
         PluginError: the features can't be stored, or lack ``length``.
     """
     if not len(data.records):
@@ -60,7 +64,24 @@ def encode_data(
             table = _keep(data, collator, path, progress)
     except pa.ArrowException as error:
         raise _unstorable(collator, error) from error
-    features = datasets.Dataset(table, fingerprint=name)
+    return _with_features(data, table, name)
+
+
+def _with_features(data: TaskData, table: Table, fingerprint: str) -> TaskData:
+    """The data with the features of a table, which may say of some rows that they are left out."""
+    reasons: list[str | None] = []
+    if _WHY in table.column_names:  # a table of an earlier version has no such column
+        reasons, table = table.column(_WHY).to_pylist(), table.drop([_WHY])
+    left_out: dict[str, list[int]] = {}
+    for number, why in enumerate(reasons, start=1):
+        if why is not None:
+            left_out.setdefault(why, []).append(number)
+    if left_out:
+        kept = [place for place, why in enumerate(reasons) if why is None]
+        table = InMemoryTable(table.table.take(pa.array(kept)))
+        told = {why: tuple(numbers) for why, numbers in left_out.items()}
+        data = replace(data, records=data.records.select(kept), left_out=told)
+    features = datasets.Dataset(table, fingerprint=fingerprint)
     return replace(data, features=features, stats=measure_lengths(features))
 
 
@@ -89,28 +110,38 @@ def _keep(data: TaskData, collator: Collator, path: Path, progress: bool) -> Tab
 def _encoded(data: TaskData, collator: Collator, progress: bool) -> Iterator[pa.Table]:
     """Yield the features of a thousand rows at a time; after a refused row only look for more of them."""
     faults = Faults()
-    chunk: list[dict[str, Any]] = []
+    chunk: list[Mapping[str, Any] | LeftOut] = []
     names: list[str] = []
     what = "row" if data.gathered is None else "gathered row"
     for number, record in enumerate(_with_bar(data, progress), start=1):
         try:
-            features = dict(collator.encode(record))
+            made = collator.encode(record)
         except PluginError:
             raise
         except (UserError, ValueError) as error:
             faults.add(f"{data.name} {what} {number}: {error}")
             continue
-        names = names or list(features)
-        _check_names(collator, names, features, number)
-        chunk.append(features)
+        if not isinstance(made, LeftOut):
+            names = names or list(made)
+            _check_names(collator, names, made, number)
+        chunk.append(made)
         if faults.total:
             chunk.clear()
-        elif len(chunk) == _CHUNK_ROWS:
+        # Columns have no names before the first row that is kept.
+        elif len(chunk) >= _CHUNK_ROWS and names:
             yield _table(collator, names, chunk)
             chunk.clear()
     faults.raise_if_any()
+    if chunk and not names:
+        raise _nothing_left(data, chunk)
     if chunk:
         yield _table(collator, names, chunk)
+
+
+def _nothing_left(data: TaskData, rows: Iterable[Mapping[str, Any] | LeftOut]) -> UserError:
+    counts = Counter(row.why for row in rows if isinstance(row, LeftOut))
+    reasons = listed([f"{count:,} ({why})" for why, count in counts.most_common()])
+    return UserError(f"{data.name}: no row is left to use; left out: {reasons}")
 
 
 def _with_bar(data: TaskData, progress: bool) -> Iterable[Mapping[str, Any]]:
@@ -135,18 +166,23 @@ def _check_names(collator: Collator, names: list[str], features: Mapping[str, An
         )
 
 
-def _table(collator: Collator, names: list[str], chunk: list[dict[str, Any]]) -> pa.Table:
+def _table(collator: Collator, names: list[str], chunk: Sequence[Mapping[str, Any] | LeftOut]) -> pa.Table:
+    out = [row.why if isinstance(row, LeftOut) else None for row in chunk]
+    columns = {name: [None if isinstance(row, LeftOut) else row[name] for row in chunk] for name in names}
     try:
-        table = pa.table({name: [features[name] for features in chunk] for name in names})
+        table = pa.table(columns)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise _unstorable(collator, error) from error
+    nulls = len(out) - out.count(None)
     length = table.column("length")
-    if not pa.types.is_integer(length.type) or length.null_count:
+    if nulls == len(chunk):  # nothing in it says what the type is
+        return table.append_column(_WHY, pa.array(out, pa.string()))
+    if not pa.types.is_integer(length.type) or length.null_count > nulls:
         raise PluginError(
             f"{type(collator).__qualname__}.encode: feature 'length' must be an integer in every row, "
-            f"found {length.type}" + (" with None" if length.null_count else "")
+            f"found {length.type}" + (" with None" if length.null_count > nulls else "")
         )
-    return table
+    return table.append_column(_WHY, pa.array(out, pa.string()))
 
 
 def _unstorable(collator: Collator, error: Exception) -> PluginError:

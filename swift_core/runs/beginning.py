@@ -50,5 +50,7 @@ def new_record(session: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": {},
         "model": None,
         "exports": {},
+        "labels": None,
+        "gates": None,
         "error": None,
     }

@@ -44,6 +44,7 @@ class Run:
         run_name: str | None,
         options: Mapping[str, Any],
         packages: Iterable[str],
+        labels: Mapping[str, Any] | None = None,
     ) -> Run:
         """Make the folder of a new run, never one that exists, and write its record: state running.
 
@@ -54,6 +55,7 @@ class Run:
             run_name: words for the end of the run's id.
             options: the resolved options; secrets are kept out of the record.
             packages: names of the distributions whose versions the record holds.
+            labels: the labels file that held, with the label's definition; None where there was none.
 
         Raises:
             UserError: the label is no label, or ``output_dir`` can't be written to.
@@ -67,7 +69,8 @@ class Run:
         run = cls(folder, {})
         identity = {"run_id": folder.name, "label": label, "task_type": task_type, "run_name": run_name}
         try:
-            run._save({**identity, **new_record(session), "options": redacted(options)})
+            rest = {"options": redacted(options), "labels": labels}
+            run._save({**identity, **new_record(session), **rest})
         except UserError:
             folder.rmdir()
             raise
@@ -90,6 +93,7 @@ class Run:
         metrics: Mapping[str, float] | None = None,
         model: str | None = None,
         exports: Mapping[str, str] | None = None,
+        gates: Mapping[str, Any] | None = None,
     ) -> None:
         """Replace the fields that are given and rewrite the record.
 
@@ -99,11 +103,12 @@ class Run:
             metrics: figures; those of other names stay.
             model: where the trained model was saved.
             exports: by format, where it was written; other formats stay.
+            gates: what the run made of its label's gates; new figures take it away again.
 
         Raises:
             UserError: the disk refused; record and memory are as before.
         """
-        given = {"data": data, "metrics": metrics, "model": model, "exports": exports}
+        given = {"data": data, "metrics": metrics, "model": model, "exports": exports, "gates": gates}
         changes = {name: value for name, value in given.items() if value is not None}
         if resolved_options is not None:
             changes["resolved_options"] = redacted(resolved_options)
@@ -218,6 +223,8 @@ class Run:
             for name in ("exports", "metrics"):
                 if name in changes:
                     changes = {**changes, name: {**self.record[name], **changes[name]}}
+            if not _still_holds(self.record.get("gates"), changes):
+                changes = {**changes, "gates": None}
             self._save(changes)
 
     def _save(self, changes: Mapping[str, Any]) -> None:
@@ -226,15 +233,28 @@ class Run:
         self.record = record
 
 
+def _still_holds(verdict: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> bool:
+    if verdict is None or "metrics" not in changes or "gates" in changes:
+        return True
+    figures = changes["metrics"]
+    return all(figures.get(result["metric"]) == result["found"] for result in verdict["results"])
+
+
 def list_runs(output_dir: Path) -> list[Run]:
     """Return the runs of every label, newest first; folders whose record can't be read are left out."""
     return _readable(output_dir.glob(f"task-type=*/*/{RECORD_NAME}"))
 
 
-def find_resumable(output_dir: Path, *, label: str, options: Mapping[str, Any]) -> Run | None:
-    """Return the newest run of ``label`` that ended early, had these options and has a checkpoint."""
+def find_resumable(
+    output_dir: Path, *, label: str, options: Mapping[str, Any], former: Iterable[str] = ()
+) -> Run | None:
+    """Return the newest run of ``label`` that ended early, had these options and has a checkpoint.
+
+    Runs under the names that the label had before, ``former``, are its own too.
+    """
     wanted = redacted(options)
-    for run in _readable((output_dir / f"task-type={label}").glob(f"*/{RECORD_NAME}")):
+    folders = [output_dir / f"task-type={name}" for name in (label, *former)]
+    for run in _readable(record for folder in folders for record in folder.glob(f"*/{RECORD_NAME}")):
         ended_early = run.state in ("killed", "interrupted", "failed")
         if ended_early and run.record["options"] == wanted and run.checkpoints():
             return run

@@ -29,13 +29,18 @@ def redacted(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _without_secrets(name, value) for name, value in plain(options).items()}
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether an option of that name holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def without_credentials(value: Any) -> Any:
     """Return ``value`` as JSON values; addresses have lost ``user:password@`` and their query string."""
     return _in_strings(plain(value))
 
 
 def _without_secrets(name: str, value: Any) -> Any:
-    if value is not None and _SECRET_NAME.search(name):
+    if value is not None and is_secret_name(name):
         return HIDDEN
     if isinstance(value, dict):
         return {inner: _without_secrets(inner, entry) for inner, entry in value.items()}

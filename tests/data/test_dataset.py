@@ -129,3 +129,12 @@ def test_one_row_cannot_be_divided() -> None:
     assert caught.value.faults == ("eval_split: needs at least 2 rows to divide, found 1 in the train data",)
     with pytest.raises(ValueError, match=r"share=1\.0"):
         split_off(load(numbered(3)), 1.0, seed=0)
+
+
+def test_equal_values_of_any_kind_stay_in_one_part() -> None:
+    prompts: list[Any] = ["a text", ["a list"], {"role": "user"}, {"role": "tool"}, None]
+    data = load([{"text": f"row {n}", "extra": prompt} for n in range(4) for prompt in prompts])
+    train, held = split_off(data, 0.3, seed=0, together="extra")
+    assert len(train.records) == 12 and len(held.records) == 8
+    kept = [json.dumps(value) for value in train.records["extra"]]
+    assert not set(kept) & {json.dumps(value) for value in held.records["extra"]}

@@ -6,8 +6,12 @@ from collections import deque
 from collections.abc import Mapping
 from statistics import fmean
 
+from torch import Tensor
+
 _LOGS = 3
-"""Figures are averaged over so many logs, which tames single batches."""
+"""Figures are averaged over so many of them, which tames single batches."""
+_BATCHES = 25
+"""Figures of a run in training are read from the device once in so many batches."""
 
 
 class LikelihoodAlarm:
@@ -51,3 +55,24 @@ class LikelihoodAlarm:
             "the difference is learned, the answers are forgotten; add sft to the losses, raise beta, or "
             "lower the learning rate"
         )
+
+
+class TrainingAlarm:
+    """The same for figures of batches in training, which stay on their device between two looks at them."""
+
+    def __init__(self, *, batches: int = _BATCHES) -> None:
+        """Look once in so many ``batches``."""
+        self._alarm, self._every = LikelihoodAlarm(), batches
+        self._sums: dict[str, Tensor] = {}
+        self._seen = 0
+
+    def heard(self, figures: Mapping[str, Tensor]) -> str | None:
+        """Take in the figures of a batch, see :mod:`swift_dpo.figures`; returns what to tell, if anything."""
+        for name in ("kl_token/chosen", "rewards/accuracies"):
+            if name in figures:
+                self._sums[name] = self._sums.get(name, 0) + figures[name]
+        self._seen += 1
+        if self._seen % self._every:
+            return None
+        sums, self._sums = self._sums, {}
+        return self._alarm.heard({name: float(total) / self._every for name, total in sums.items()})

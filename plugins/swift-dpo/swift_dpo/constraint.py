@@ -17,7 +17,12 @@ the quality that one unit of violation costs, what counts is the Lagrangian s - 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from swift_dpo.functions import load_function
 
 
 def judged_scores(
@@ -33,3 +38,51 @@ def judged_scores(
     if violations is None or constraint_weight is None:
         return list(scores)
     return [s - constraint_weight * c for s, c in zip(scores, violations, strict=True)]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """How violations are found, and what they cost.
+
+    Attributes:
+        weight: lambda.
+        function: ``module:function`` or ``file.py:function`` that tells the violation of an answer, given
+            (prompt, answer); None: rows have them.
+    """
+
+    weight: float
+    function: str | None = None
+
+    def violations(self, record: Mapping[str, Any]) -> list[float] | None:
+        """Of each answer of a row: what the row says, else what the function says; None: nothing is known.
+
+        Raises:
+            ValueError: the function gives something else than a number.
+        """
+        if record["violations"] is not None or self.function is None:
+            return record["violations"]
+        found = [self._measure(record["prompt"], answer) for answer in record["answers"]]
+        for value in found:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+                raise ValueError(
+                    f"violation_function: expected a number from {self.function}, found {value!r}"
+                )
+        return [float(value) for value in found]
+
+    def judged(self, scores: Sequence[float], violations: Sequence[float] | None) -> list[float]:
+        """See :func:`judged_scores`."""
+        return judged_scores(scores, violations, constraint_weight=self.weight)
+
+    @cached_property
+    def _measure(self) -> Callable[[Any, Any], float]:
+        return load_function(str(self.function), "violation_function")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A function of a file can't be pickled for DataLoader workers, which need none.
+        return {"weight": self.weight, "function": self.function}
+
+
+def constraint_of(options: Any) -> Constraint | None:
+    """That of a task's options; None where they have none."""
+    weight = getattr(options, "constraint_weight", None)
+    return None if weight is None else Constraint(weight, options.violation_function)

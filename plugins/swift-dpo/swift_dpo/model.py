@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import transformers
@@ -11,11 +12,35 @@ from swift_core.errors import UserError
 from swift_core.flat import FlatState, set_state
 from swift_core.model_folders import load_config
 from swift_core.models import load_backbone
+from swift_dpo.alarm import TrainingAlarm
 from swift_dpo.policy import as_policy
 from swift_dpo.reference import Reference
+from swift_dpo.running import Running
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
+    from swift_dpo.arena import Arena
+
+
+@dataclass
+class Memory:
+    """What a run keeps beside its policy.
+
+    Attributes:
+        reference: see :mod:`swift_dpo.reference`.
+        running: what losses remember of earlier batches.
+        alarm: tells when the better answers are forgotten.
+        arena: prompts, judge, and what the reference answered; None before the first evaluation.
+    """
+
+    reference: Reference
+    running: Running = field(default_factory=Running)
+    alarm: TrainingAlarm = field(default_factory=TrainingAlarm)
+    arena: Arena | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        # A copy of the policy (one with its adapter merged, say) belongs to the same run.
+        return self
 
 
 def build_model(args: TrainingArguments) -> Any:
@@ -25,14 +50,14 @@ def build_model(args: TrainingArguments) -> Any:
         UserError: it is no causal language model, or can't be loaded.
     """
     model = _policy(args)
-    if hasattr(args.task, "reference"):
-        _inner(model).reference = Reference(args, _policy)
+    _inner(model).memory = Memory(Reference(args, _policy))
     return model
 
 
-def reference_of(model: nn.Module) -> Reference | None:
-    """The reference of a policy, however wrapped; None where the task has none."""
-    return getattr(_inner(model), "reference", None)
+def memory_of(model: nn.Module) -> Memory:
+    """What the run of a policy keeps, however the policy is wrapped."""
+    found: Memory = _inner(model).memory
+    return found
 
 
 def _policy(args: TrainingArguments) -> Any:

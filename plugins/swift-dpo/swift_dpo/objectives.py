@@ -155,8 +155,8 @@ def kto_loss(answers: Answers, batch: Mapping[str, Any], options: KtoOptions) ->
     Args:
         answers: with a reference.
         batch: with ``scores`` [A], above 0 for desirable answers, and ``unrelated``, places of answers to
-            other prompts, which are the last ones. They have no loss of their own. ``answer_weight`` [A],
-            where there is one, weighs answers.
+            other prompts, which are the last ones. They have no loss of their own. ``pair_weight`` weighs
+            the others.
         options: of the task.
     """
     log_ratios = answers.logps if answers.reference is None else answers.logps - answers.reference
@@ -180,8 +180,7 @@ def kto_loss(answers: Answers, batch: Mapping[str, Any], options: KtoOptions) ->
         desirable_weight=options.desirable_weight,
         undesirable_weight=options.undesirable_weight,
     )
-    if batch.get("answer_weight") is not None:
-        each = each * batch["answer_weight"][:judged]
+    each = each * batch["pair_weight"]
     return LossOutput(each.sum() / max(judged, 1), figures)
 
 

@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from swift_core.spec import option
+from swift_dpo.arena_options import ArenaOptions
+from swift_dpo.data_options import DataOptions
+from swift_dpo.reference_options import PolicyOptions, ReferenceOptions
 
 DpoLoss = Literal[
     "sigmoid",
@@ -37,7 +40,7 @@ Smoothing = Annotated[float, Ge(0), Lt(0.5)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpoOptions:
+class DpoOptions(DataOptions, ReferenceOptions, ArenaOptions):
     """Loss and its weights for ``dpo``, which holds on to a reference."""
 
     loss: DpoLoss | Annotated[list[DpoLoss], MinLen(1)] = option(
@@ -100,7 +103,7 @@ class DpoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CpoOptions:
+class CpoOptions(DataOptions, PolicyOptions, ArenaOptions):
     """Loss and its weights for ``cpo``, which has no reference but likes good answers."""
 
     loss: CpoLoss = option("sigmoid", help="How pairs are compared; docs/preference-losses.md has formulas.")
@@ -124,6 +127,11 @@ class CpoOptions:
         "score less this times violation, and the safer one is to win by that much more; default: quality "
         "alone.",
     )
+    violation_function: str | None = option(
+        None,
+        help="module:function or file.py:function that tells how much an answer violates the constraint, "
+        "given (prompt, answer), for rows without violations.",
+    )
 
     @property
     def needs_token_counts(self) -> bool:
@@ -132,7 +140,7 @@ class CpoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimpoOptions:
+class SimpoOptions(DataOptions, PolicyOptions, ArenaOptions):
     """Loss and its weights for ``simpo``: rewards are mean log-probabilities of tokens."""
 
     beta: Annotated[float, Gt(0)] = option(
@@ -155,7 +163,7 @@ class SimpoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrpoOptions:
+class OrpoOptions(DataOptions, PolicyOptions, ArenaOptions):
     """The weight of the odds ratio in ``orpo``, beside the likelihood of better answers."""
 
     beta: Annotated[float, Gt(0)] = option(0.1, help="Weight of the odds ratio; the paper's lambda.")
@@ -167,7 +175,7 @@ class OrpoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KtoOptions:
+class KtoOptions(DataOptions, ReferenceOptions, ArenaOptions):
     """Loss and its weights for ``kto``, which judges answers one at a time."""
 
     loss: KtoLoss = option(

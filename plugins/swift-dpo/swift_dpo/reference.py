@@ -39,24 +39,22 @@ class Reference:
     """
 
     def __init__(self, args: TrainingArguments, load: Any) -> None:
-        name, revision = (args.task.reference, None) if args.task.reference else args.initial_model
+        other = getattr(args.task, "reference", None)
+        name, revision = (other, None) if other else args.initial_model
         self._args = args.with_merged_model(name, revision)
+        self._mode = getattr(args.task, "reference_cache", "off")
         self._load = load
         # What lies below a new adapter is the model as it was given.
         fresh = args.core.use_lora and not is_adapter(resolve_model(self._args))
-        self.adapter_off = fresh and args.task.reference is None
+        self.adapter_off = fresh and other is None
         self._model: nn.Module | None = None
         self._cache: ReferenceCache | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Reference:
-        # A copy of the policy (one with its adapter merged, say) has the same reference.
-        return self
 
     @property
     def cached(self) -> ReferenceCache:
         """What is known of this reference at this precision."""
         if self._cache is None:
-            off = self._args.task.reference_cache == "off"
+            off = self._mode == "off"
             self._cache = ReferenceCache(None if off else self._folder())
         return self._cache
 
@@ -76,26 +74,33 @@ class Reference:
             batch: as the collator makes it, on the policy's device.
         """
         keys = batch["keys"].tolist()
-        known = None if self._args.task.reference_cache == "off" else self.cached.find(keys)
+        known = None if self._mode == "off" else self.cached.find(keys)
         if _any_process(known is None, policy, self.adapter_off):
             found = self._computed(policy, batch)
-            if known is None and self._args.task.reference_cache != "off":
+            if known is None and self._mode != "off":
                 self.cached.add(dict(zip(keys, found.double().tolist(), strict=True)))
             return found
         return torch.tensor(known, dtype=torch.float32, device=batch["tokens"].device)
 
     def _computed(self, policy: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        with self.opened(policy) as model:
+            return answer_scores(model, batch).logps
+
+    @contextmanager
+    def opened(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """A model that answers as the reference while the context lasts, on the policy's device."""
         # DDP prepares for a backward pass in its forward pass, and there is none.
         inner = inside_ddp(policy)
         if self.adapter_off:
             with _without_adapter(inner), evaluating(inner):
-                return answer_scores(inner, batch).logps
+                yield inner
+            return
+        device = next(inner.parameters()).device
         if self._model is None:
-            self._model = self._load(self._args).eval().requires_grad_(False)
-            self._model.to(batch["tokens"].device)
+            self._model = self._load(self._args).eval().requires_grad_(False).to(device)
             run_alike(self._model, policy)
-        with self._autocast(batch["tokens"].device):
-            return answer_scores(self._model, batch).logps
+        with self._autocast(device):
+            yield self._model
 
     def _autocast(self, device: torch.device) -> Any:
         loop = self._args.trainer
@@ -103,10 +108,12 @@ class Reference:
         return nullcontext() if lower is None else torch.autocast(device.type, dtype=lower)
 
     def fill(self, policy: nn.Module, features: Sequence[datasets.Dataset], collator: Collator) -> None:
-        """Learn all sequences of ``features`` that are not known yet, then let go of the model.
+        """With ``reference_cache: ahead``: learn all sequences that are not known yet, then free the model.
 
         Processes share the work; every one gets all values.
         """
+        if self._mode != "ahead":
+            return
         device = next(policy.parameters()).device
         for part in features:
             batches = list(_batches(part, self.cached, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS))
@@ -121,10 +128,6 @@ class Reference:
                 found.update(zip(batch["keys"].tolist(), values, strict=True))
             for values in gather_object([found]) if world > 1 else [found]:
                 self.cached.add(values)
-        self._model = None
-
-    def forget_model(self) -> None:
-        """Free the memory of the reference's weights; they are loaded again when they are needed."""
         self._model = None
 
 

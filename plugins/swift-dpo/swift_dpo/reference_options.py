@@ -1,4 +1,4 @@
-"""Options that say what the reference is."""
+"""Options that say how the policy is run, and what the reference is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ CacheMode = Literal["lazy", "ahead", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceOptions:
+class PolicyOptions:
+    """How the model in training is run."""
+
+    disable_dropout: bool = option(
+        True, help="Turn the model's own dropout off, as TRL does; lora_dropout stays."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions(PolicyOptions):
     """Which model the policy is compared with, and whether what it says is kept."""
 
     reference: str | None = option(
@@ -21,9 +30,6 @@ class ReferenceOptions:
     )
     reference_cache: CacheMode = option(
         "lazy",
-        help="Keep the reference's log-probabilities on disk for later epochs and runs: lazy: as they come up; "
-        "ahead: all before the first step, after which no reference is in memory; off: never.",
-    )
-    disable_dropout: bool = option(
-        True, help="Turn the model's own dropout off, as the reference has none; lora_dropout stays."
+        help="Keep the reference's log-probabilities on disk for later epochs and runs: lazy: as they come "
+        "up; ahead: all before the first step, after which no reference is in memory; off: never.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from swift_core.errors import listed
-from swift_dpo.options import CpoOptions, DpoOptions, KtoOptions
+from swift_dpo.options import CpoOptions, DpoOptions, KtoOptions, OrpoOptions, SimpoOptions
 
 _OF_DIFFERENCES = frozenset({"beta", "f_divergence", "f_alpha", "ld_alpha", "wpo", "dynamic_beta"})
 _OF_ANSWERS = frozenset({"beta", "ld_alpha", "wpo", "dynamic_beta"})
@@ -107,7 +107,13 @@ def dpo_faults(options: DpoOptions, given: Collection[str]) -> list[str]:
 
 def cpo_faults(options: CpoOptions, given: Collection[str]) -> list[str]:
     """The same for ``cpo``."""
-    return list(option_faults((options.loss,), CPO_USES, given))
+    faults = list(option_faults((options.loss,), CPO_USES, given))
+    if options.violation_function is not None and options.constraint_weight is None:
+        faults.append(
+            "violation_function: has no effect without constraint_weight; set it (1: a unit of violation "
+            "costs a unit of score), or leave it out"
+        )
+    return faults
 
 
 def kto_faults(options: KtoOptions, given: Collection[str]) -> list[str]:
@@ -116,29 +122,25 @@ def kto_faults(options: KtoOptions, given: Collection[str]) -> list[str]:
 
 
 def dpo_column_faults(options: DpoOptions, columns: Collection[str]) -> list[str]:
-    """Tell of optional columns that no loss of a run would read.
+    """Tell of optional columns that a loss of a run would not read.
 
     Args:
         options: of the task.
         columns: names of the optional columns (see the layouts) in which some row has a value.
     """
-    faults = [
-        f"{name}: loss {loss} does not read a row's margin; drop the column, or choose of "
-        f"{listed([other for other in USES if 'target_margin' in USES[other]])}"
-        for name in columns
-        if name == "margin"
-        for loss in options.losses
-        if loss != "sft" and "target_margin" not in USES[loss]
-    ]
-    if "weight" in columns:
-        faults += [
-            f"weight: loss {loss} compares sorted answers, of whatever rows; drop the column, or choose "
-            "another loss"
-            for loss in options.losses
-            if loss in ("aot", "aot_unpaired")
-        ]
-    if "violations" in columns:
-        faults.append("violations: dpo does not read them; drop the column, or train with cpo")
+    faults = list(_unread("dpo", columns, {"violations": "cpo"}))
+    readers = [name for name, options_ in USES.items() if "target_margin" in options_]
+    for loss in options.losses:
+        if "margin" in columns and loss not in (*readers, "sft"):
+            faults.append(
+                f"margin: loss {loss} does not read a row's margin; drop the column, or choose of "
+                f"{listed(readers)}"
+            )
+        if "weight" in columns and loss in ("aot", "aot_unpaired"):
+            faults.append(
+                f"weight: loss {loss} compares sorted answers, of whatever rows; drop the column, or choose "
+                "another loss"
+            )
     return faults
 
 
@@ -158,3 +160,24 @@ def cpo_column_faults(options: CpoOptions, columns: Collection[str]) -> list[str
             "constraint, found none; add it, or leave constraint_weight out"
         )
     return faults
+
+
+def simpo_column_faults(_: SimpoOptions, columns: Collection[str]) -> list[str]:
+    """The same for ``simpo``."""
+    return list(_unread("simpo", columns, {"violations": "cpo"}))
+
+
+def orpo_column_faults(_: OrpoOptions, columns: Collection[str]) -> list[str]:
+    """The same for ``orpo``."""
+    return list(_unread("orpo", columns, {"margin": "dpo, cpo or simpo", "violations": "cpo"}))
+
+
+def kto_column_faults(_: KtoOptions, columns: Collection[str]) -> list[str]:
+    """The same for ``kto``."""
+    return list(_unread("kto", columns, {"margin": "dpo, cpo or simpo", "violations": "cpo"}))
+
+
+def _unread(task: str, columns: Collection[str], readers: Mapping[str, str]) -> Iterator[str]:
+    for name, others in readers.items():
+        if name in columns:
+            yield f"{name}: {task} does not read it; drop the column, or train with {others}"

@@ -29,7 +29,7 @@ class RunningMean:
 
 @dataclass(frozen=True)
 class Running:
-    """What the losses of a run remember; make one per run.
+    """What the losses of a run remember; make one per run. A run that is resumed begins to remember anew.
 
     Attributes:
         margin: of the reward margins beta (u_w - u_l), for ``dynamic_beta``.

@@ -70,3 +70,25 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def make_args(tmp_path: Path) -> Make:
+    """Options of a short run in a folder of its own."""
+
+    def make(model: Path, task_type: str = "dpo", **options: Any) -> TrainingArguments:
+        defaults = {
+            "output_dir": str(tmp_path / "output"),
+            "cache_dir": str(tmp_path / "cache"),
+            "report_to": "none",
+            "max_steps": 2,
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            "logging_steps": 1,
+            "eval_samples": 0,
+            "max_bad_rows": 1.0,
+        }
+        return TrainingArguments(task_type, model_name_or_path=str(model), **{**defaults, **options})
+
+    return make

@@ -1,0 +1,58 @@
+"""Constrained cpo: a violation costs quality, and may turn a pair round."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from swift_core.errors import UserError
+from swift_core.preparation import prepare_task
+
+ROWS = [
+    {"prompt": "how do I", "chosen": " like this, you fool", "rejected": " like this"},
+    {"prompt": "what is it", "chosen": " a very long story", "rejected": " nothing, fool"},
+]
+
+
+@pytest.fixture
+def rude(tmp_path):
+    path = tmp_path / "rude.py"
+    path.write_text("def violation(prompt, answer):\n    return 2 * answer.count('fool')\n")
+    return f"{path}:violation"
+
+
+def test_a_function_says_which_answers_violate_the_constraint(causal, make_args, rude):
+    args = make_args(causal, "cpo", constraint_weight=1.0, violation_function=rude)
+    ready = prepare_task(args, ROWS)
+    features = [ready.train.features[n] for n in range(2)]
+    # 1 - 2 against 0: the rude answer loses, though people liked it.
+    assert [row["scores"] for row in features] == [[-1.0, 0.0], [1.0, -2.0]]
+    batch = pickle.loads(pickle.dumps(ready.collator))(features)
+    assert batch["better"].tolist() == [1, 2] and batch["worse"].tolist() == [0, 3]
+    assert batch["violations"].tolist() == [2.0, 0.0, 0.0, 2.0]
+
+
+def test_violations_of_a_column_win_over_the_function(causal, make_args, rude):
+    rows = [{**ROWS[0], "violations": [0.5, 0.0]}, ROWS[1]]
+    args = make_args(causal, "cpo", constraint_weight=1.0, violation_function=rude)
+    assert prepare_task(args, rows).train.features[0]["scores"] == [0.5, 0.0]
+
+
+def test_what_would_be_ignored_is_refused(causal, make_args, rude):
+    with pytest.raises(UserError, match="violation_function: has no effect without constraint_weight"):
+        prepare_task(make_args(causal, "cpo", violation_function=rude), ROWS)
+    with pytest.raises(UserError, match="constraint_weight: expected a column violations"):
+        prepare_task(make_args(causal, "cpo", constraint_weight=1.0), ROWS)
+    with pytest.raises(UserError, match="margin: orpo does not read it"):
+        prepare_task(make_args(causal, "orpo"), [{**row, "margin": 0.3} for row in ROWS])
+    with pytest.raises(UserError, match="'adapter' is for LoRA"):
+        prepare_task(make_args(causal, export_formats=["adapter"]), ROWS)
+
+
+def test_a_function_must_give_numbers(causal, make_args, tmp_path):
+    path = tmp_path / "vague.py"
+    path.write_text("def violation(prompt, answer):\n    return 'rather'\n")
+    args = make_args(causal, "cpo", constraint_weight=1.0, violation_function=f"{path}:violation")
+    with pytest.raises(UserError, match=r"expected a number from .*, found 'rather'"):
+        prepare_task(args, ROWS)

@@ -1,0 +1,268 @@
+"""Whole runs: TRL's curve, the same however they are cut, and always against the model as it was given."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+
+from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.runner import evaluate_run, train_run
+from swift_dpo.model import memory_of
+
+Make = Callable[..., TrainingArguments]
+Rows = list[dict[str, Any]]
+
+# SGD without clipping: the weights after a step show the gradient itself.
+EXACT: dict[str, Any] = {
+    "optim": "sgd",
+    "learning_rate": 0.05,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "train_sampling_strategy": "sequential",
+}
+LORA = {"use_lora": True, "lora_rank": 4}
+RANKED = [
+    {
+        "prompt": "what is a cat",
+        "answers": [" a small animal", " the bank raised rates", " an animal", " x"],
+        "scores": [3.0, 0.0, 2.0, 0.0],
+    },
+    {"prompt": "who won", "answers": [" rain fell on the town", " the red team"], "scores": [0.2, 0.9]},
+]
+
+
+def losses_of(trainer: Any) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights_of(run: Any) -> dict[str, torch.Tensor]:
+    (path,) = run.model.glob("*model.safetensors")
+    return load_file(path)
+
+
+def distance(first: Any, second: Any) -> float:
+    a, b = weights_of(first), weights_of(second)
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def trained(make_args: Make, model: Path, rows: Rows, task_type: str = "dpo", **options: Any) -> SwiftTrainer:
+    trainer = SwiftTrainer(make_args(model, task_type, **options), train_dataset=rows)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers renamed
+@pytest.mark.parametrize("loss", ["sigmoid", "apo_zero"])
+def test_the_curve_is_trls(causal, pairs, make_args, tmp_path, loss):
+    shared = {**EXACT, "max_steps": 5, "per_device_train_batch_size": 3, "learning_rate": 0.01}
+    ours = trained(make_args, causal, pairs, loss=loss, **shared)
+    theirs = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(causal),
+        args=DPOConfig(
+            output_dir=str(tmp_path / "trl"),
+            loss_type=[loss],
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=False,
+            logging_steps=1,
+            gradient_checkpointing=False,
+            dataloader_pin_memory=False,
+            **shared,
+        ),
+        train_dataset=datasets.Dataset.from_list(pairs),
+        processing_class=AutoTokenizer.from_pretrained(causal),
+    )
+    theirs.train()
+    # Four decimals are what the library keeps of a logged loss.
+    assert losses_of(ours) == pytest.approx(losses_of(theirs), abs=2e-4)
+    assert losses_of(ours)[-1] < losses_of(ours)[0] - 0.05
+    names = ["rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"]
+    last = [[e for e in t.state.log_history if "loss" in e][-1] for t in (ours, theirs)]
+    assert [last[0][n] for n in names] == pytest.approx([last[1][n] for n in names], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("task_type", "options"),
+    [
+        ("dpo", {"loss": ["sigmoid", "sft"]}),
+        ("dpo", LORA),
+        ("cpo", {}),
+        ("simpo", {}),
+        ("orpo", {}),
+        ("kto", {"loss": "apo_zero_unpaired"}),
+    ],
+    ids=["dpo with sft", "dpo with LoRA", "cpo", "simpo", "orpo", "kto"],
+)
+def test_accumulation_does_not_change_a_step(causal, pairs, make_args, task_type, options):
+    whole, cut = (
+        trained(
+            make_args,
+            causal,
+            [*pairs, *RANKED_AS_PAIRS] if task_type == "kto" else pairs,
+            task_type,
+            **{**EXACT, **options},
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=count,
+        )
+        for size, count in ([(10, 1), (3, 4)] if task_type == "kto" else [(3, 1), (1, 3)])
+    )
+    assert distance(whole.run, cut.run) < 1e-5
+    assert losses_of(whole) == pytest.approx(losses_of(cut), abs=2e-4)
+
+
+RANKED_AS_PAIRS = [
+    {"prompt": "what is a dog", "chosen": " an animal", "rejected": " x"},
+    {"prompt": "who won", "chosen": " the red team", "rejected": " rain fell on the town"},
+]
+
+
+def test_ranked_answers_count_pair_by_pair(causal, make_args):
+    # 4 answers of which two are equally bad make 5 pairs, and the other row has one.
+    whole = trained(make_args, causal, RANKED, **EXACT, per_device_train_batch_size=2, max_steps=1)
+    pairs = [
+        {"prompt": row["prompt"], "chosen": row["answers"][i], "rejected": row["answers"][j]}
+        for row in RANKED
+        for i in range(len(row["answers"]))
+        for j in range(len(row["answers"]))
+        if row["scores"][i] > row["scores"][j]
+    ]
+    assert len(pairs) == 6
+    single = trained(make_args, causal, pairs, **EXACT, per_device_train_batch_size=6, max_steps=1)
+    assert distance(whole.run, single.run) < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, LORA], ids=["all weights", "LoRA"])
+def test_the_reference_is_the_model_as_it_was_given(causal, pairs, make_args, tmp_path, options):
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in pairs))
+    args = make_args(
+        causal,
+        dataset=str(data),
+        eval_dataset=str(data),
+        per_device_train_batch_size=3,
+        max_steps=4,
+        learning_rate=1e-2,
+        **options,
+    )
+    run = train_run(args)
+    assert run is not None
+    figures = {
+        name: value for name, value in run.record["metrics"].items() if name.startswith("eval_rewards")
+    }
+    assert figures["eval_rewards/margins"] > 0.1
+    # Another process, the model from its folder, and nothing that the cache remembers.
+    again = evaluate_run(run.folder, [f"cache_dir={tmp_path / 'other'}"])
+    assert {name: again[name] for name in figures} == pytest.approx(figures, abs=1e-4)
+
+
+def test_a_second_run_asks_no_reference(causal, pairs, make_args, monkeypatch):
+    options = {**EXACT, "per_device_train_batch_size": 3, "beta": 0.3}
+    first = trained(make_args, causal, pairs, **options)
+    memory = memory_of(first.network)
+    assert len(memory.reference.cached) == 6
+    monkeypatch.setattr("swift_dpo.reference.Reference.opened", lambda *_: pytest.fail("it is in the cache"))
+    second = trained(make_args, causal, pairs, **options)
+    assert losses_of(first) == losses_of(second)
+
+
+def test_values_of_other_weights_are_not_taken(causal, pairs, make_args, tmp_path):
+    other = tmp_path / "other"
+    model = AutoModelForCausalLM.from_pretrained(causal)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)
+    model.save_pretrained(other)
+    AutoTokenizer.from_pretrained(causal).save_pretrained(other)
+    for folder in (causal, other):
+        trainer = trained(make_args, folder, pairs, **EXACT, per_device_train_batch_size=3, max_steps=1)
+        # Before the first step policy and reference are the same.
+        assert losses_of(trainer)[0] == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_ahead_means_that_no_reference_is_in_memory(causal, pairs, make_args):
+    options = {**EXACT, "per_device_train_batch_size": 3, "max_steps": 3}
+    lazy = trained(make_args, causal, pairs, **options, reference_cache="off")
+    ahead = trained(make_args, causal, pairs, **options, reference_cache="ahead")
+    assert losses_of(ahead) == pytest.approx(losses_of(lazy), abs=1e-4)
+    assert memory_of(ahead.network).reference._model is None
+    assert memory_of(lazy.network).reference._model is not None
+    assert distance(lazy.run, ahead.run) < 1e-5
+
+
+def test_another_model_may_be_the_reference(causal, pairs, make_args, tmp_path):
+    first = trained(make_args, causal, pairs, **{**EXACT, "learning_rate": 0.5}, max_steps=3)
+    second = trained(make_args, causal, pairs, **EXACT, reference=str(first.run.model), max_steps=1)
+    assert abs(losses_of(second)[0] - 0.6931) > 1e-3
+
+
+def test_a_killed_run_goes_on_exactly(causal, pairs, make_args):
+    options = {**EXACT, "per_device_train_batch_size": 2, "max_steps": 4, "save_steps": 2}
+    options |= {"save_strategy": "steps", **LORA}
+    whole = trained(make_args, causal, pairs, **options, seed=1)
+    cut = trained(make_args, causal, pairs, **options, seed=1)
+    cut.run.end("interrupted", None)
+    resumed = SwiftTrainer(make_args(causal, **options, seed=1), train_dataset=pairs)
+    resumed.train(resume_from_checkpoint=str(cut.run.folder / "checkpoint-2"))
+    assert distance(whole.run, resumed.run) < 1e-6
+
+
+@pytest.mark.parametrize("loss", ["bco_pair", "sigmoid"])
+def test_a_checkpoint_is_checked_by_its_weights_alone(causal, pairs, make_args, loss):
+    options = {"loss": loss, "dynamic_beta": 0.6, "save_strategy": "steps", "save_steps": 2}
+    trainer = trained(make_args, causal, pairs, **EXACT, **options, per_device_train_batch_size=2)
+    assert (trainer.run.folder / "checkpoint-2").is_dir()
+
+
+JOB = """
+import json
+from swift_core import SwiftTrainer, TrainingArguments
+
+options, rows = json.load(open("job.json"))
+trainer = SwiftTrainer(TrainingArguments(**options), train_dataset=rows, eval_dataset=rows)
+trainer.train()
+metrics = trainer.evaluate()
+if trainer.run is not None:
+    json.dump([str(trainer.run.model), metrics], open("result.json", "w"))
+"""
+
+
+def test_two_processes_do_not_change_a_step(causal, pairs, make_args, tmp_path):
+    # Each has a part of the step's pairs and tokens; both evaluate, and get the figures of all.
+    rows = [*pairs, *RANKED_AS_PAIRS[:1]]
+    options = {**EXACT, "beta": 0.2}
+    whole = SwiftTrainer(
+        make_args(causal, "orpo", **options, per_device_train_batch_size=4), rows, eval_dataset=rows
+    )
+    whole.train()
+    expected = whole.evaluate()
+    args = make_args(causal, "orpo", **options, per_device_train_batch_size=2)
+    job = {"task_type": "orpo", **args.given, "output_dir": "output"}
+    (tmp_path / "job.json").write_text(json.dumps([job, rows]))
+    (tmp_path / "job.py").write_text(JOB)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "job.py"]
+    done = subprocess.run(
+        [sys.executable, *launcher], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder, metrics = json.loads((tmp_path / "result.json").read_text())
+    a, b = weights_of(whole.run), load_file(Path(folder) / "model.safetensors")
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
+    names = ["eval_rewards/margins", "eval_rewards/accuracies", "eval_loss"]
+    assert [metrics[n] for n in names] == pytest.approx([expected[n] for n in names], abs=1e-4)
