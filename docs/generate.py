@@ -44,7 +44,7 @@ DOCS = Path(__file__).parent
 _PART = re.compile(
     r"(?P<head><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<tail><!-- end of generated part -->)", re.DOTALL
 )
-COMMANDS = ("train", "check", "evaluate", "export", "compare", "tasks", "describe", "plugins")
+COMMANDS = ("train", "check", "evaluate", "export", "compare", "tasks", "describe", "plugins", "new")
 
 
 def option_table(options: Iterable[Option]) -> str:

@@ -24,6 +24,7 @@ _HANDLERS = {
     "tasks": "swift_core.cli.show:tasks",
     "describe": "swift_core.cli.show:describe",
     "plugins": "swift_core.cli.show:plugins",
+    "new": "swift_core.new.command:new",
 }
 
 
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_work(commands)
     _add_compare(commands)
     _add_show(commands)
+    _add_new(commands)
     return parser
 
 
@@ -105,6 +107,18 @@ def _add_show(commands: argparse._SubParsersAction[_Parser]) -> None:
     plugins = commands.add_parser("plugins", help="list installed packages, their versions and faults")
     for command in (tasks, describe, plugins):
         command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_new(commands: argparse._SubParsersAction[_Parser]) -> None:
+    new = commands.add_parser("new", help="write a package with a task type or an extension of your own")
+    add = new.add_argument
+    add("name", metavar="NAME", help="of the task type or extension, such as legal-ner")
+    add("--kind", help="token-classification, sequence-classification, extension, or child (--extends)")
+    add("--extends", metavar="TASK", help="an installed task type, whose hooks are inherited")
+    add("--package", help="name of the package (default: swift-NAME)")
+    licenses = ("apache-2.0", "mit", "none")
+    add("--license", choices=licenses, default=licenses[0], help=f"(default: {licenses[0]})")
+    add("--folder", help="where to write it, a folder that is new (default: the package's name)")
 
 
 def _plugin_commands() -> str | None:
