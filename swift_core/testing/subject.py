@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,12 +37,16 @@ class Trained:
     Attributes:
         trainer: still in memory.
         losses: of each step.
+        before: loss of some rows before training, without dropout.
+        after: the same after it.
         weights: copies of what the model held at the end, by name.
     """
 
     trainer: SwiftTrainer
     losses: list[float]
     weights: dict[str, Tensor]
+    before: float = math.nan
+    after: float = math.nan
 
     @property
     def folder(self) -> Path:
@@ -154,9 +159,13 @@ class Subject:
     @cached_property
     def trained(self) -> Trained:
         """The run that others are compared with."""
+        from swift_core.testing.probing import LossProbe
+
         trainer = self.trainer(self.run_arguments)
+        probe = LossProbe(trainer)
+        trainer.add_callback(probe)
         trainer.train()
-        return trained(trainer)
+        return dataclasses.replace(trained(trainer), before=probe.before, after=probe.measured())
 
     @cached_property
     def figures(self) -> dict[str, float]:
