@@ -119,8 +119,13 @@ def test_only_turns_of_the_assistant_count(tokenizer: PreTrainedTokenizerBase) -
     assert set(row.counted[1]) == {1.0}
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer.chat_template = FORGETFUL
+@pytest.mark.parametrize(
+    "template", [FORGETFUL, FORGETFUL.replace("loop.last", "loop.last and message['role'] == 'user'")]
+)
+def test_a_template_that_rewrites_earlier_turns_is_refused(
+    tokenizer: PreTrainedTokenizerBase, template: str
+) -> None:
+    tokenizer.chat_template = template
     tokens = Tokens(tokenizer=tokenizer)
     with pytest.raises(ValueError, match="answers: the chat template writes a turn otherwise"):
         tokens.of_row([user("q")], [[bot("one"), user("and"), bot("two")]])
