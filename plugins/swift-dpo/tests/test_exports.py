@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +14,10 @@ import torch
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from swift_core.core_options import CoreOptions
 from swift_core.errors import SwiftError, UserError
-from swift_dpo.arena_options import ArenaOptions
+from swift_dpo.collator import make_collator
 from swift_dpo.exports import WRITERS, format_faults
 from swift_dpo.generation import Sampling, answers_of, rendered
 from swift_dpo.model import build_model
@@ -31,54 +28,40 @@ Export = Callable[..., dict[str, Any]]
 CHAT = [{"role": "user", "content": "what is a cat"}]
 
 
-def beside(name: str) -> Any:
-    """A module that lies here; tests are no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def rows(count: int) -> list[dict[str, Any]]:
+    """Rows as the collator gets them."""
+    empty = dict.fromkeys(("margin", "weight", "violations", "unrelated", "tools"))
     return [
         {
+            **empty,
             "prompt": [{"role": "user", "content": f"what is {n} times {n}"}],
             "answers": [
                 [{"role": "assistant", "content": text}] for text in (f"it is {n * n}", "no" * (n + 1))
             ],
+            "scores": [1.0, 0.0],
         }
         for n in range(count)
     ]
 
 
 @pytest.fixture
-def build(causal: Path, tmp_path: Path) -> Build:
+def build(causal: Path, make_args: Callable[..., Any]) -> Build:
     """A model that was trained a little, its collator, its options and its run."""
 
     def made(folder: Path = causal, **options: Any) -> Any:
-        core = CoreOptions(model_name_or_path=str(folder), lora_rank=2, **options)
-        loop = TrainingArguments(output_dir=str(tmp_path / "out"), report_to="none", use_cpu=True)
-        task = SimpleNamespace(disable_dropout=True)
-        args = SimpleNamespace(core=core, task=task, trainer=loop, spec=SimpleNamespace(name="dpo"))
-        args.with_model = lambda name: SimpleNamespace(
-            core=SimpleNamespace(model_name_or_path=name, model_revision=None)
-        )
+        args = make_args(folder, lora_rank=2, **options)
         torch.manual_seed(1)
-        model = build_model(args)  # type: ignore[arg-type]
-        args.task = ArenaOptions()
+        model = build_model(args)
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if "lora_B" in name or not core.use_lora:
-                    weight.add_(torch.randn_like(weight), alpha=0.2 if core.use_lora else 0.05)
+                if "lora_B" in name or not args.core.use_lora:
+                    weight.add_(torch.randn_like(weight), alpha=0.2 if args.core.use_lora else 0.05)
         record = {
             "options": {"model_name_or_path": str(folder)},
             "data": [{"name": "train", "sources": [{"name": "/data/pairs.jsonl", "rows": 3}]}],
             "metrics": {"eval_win_rate": 0.7, "eval_answer_tokens": 9.0},
         }
-        collator = beside("plain_collator").PlainCollator(AutoTokenizer.from_pretrained(folder))
-        return model, collator, args, SimpleNamespace(record=record)
+        return model, make_collator(args, kind="pairs"), args, SimpleNamespace(record=record)
 
     return made
 
@@ -209,31 +192,21 @@ def test_a_tokenizer_that_is_another_is_refused(
     collator = built[1]
     other = AutoTokenizer.from_pretrained(collator.tokenizer.name_or_path)
     other.chat_template = "{{ messages }}"
-    monkeypatch.setattr(collator, "save_pretrained", other.save_pretrained)
+    monkeypatch.setattr(type(collator), "save_pretrained", lambda _, folder: other.save_pretrained(folder))
     with pytest.raises(SwiftError, match="the saved tokenizer is not that of the run"):
         write("hf", tmp_path / "hf", built)
 
 
-def test_rows_are_taken_from_all_over_and_those_that_can_not_be_encoded_are_left_out(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_taken_from_all_over_and_those_that_teach_nothing_are_left_out(build: Build) -> None:
     model, collator, *_ = build()
     records = rows(100)
-    records[6] = {"prompt": [{"role": "user"}], "answers": []}  # the second of those that are taken
-    encode = collator.encode
-
-    def strict(record: Any) -> Any:
-        if not record["answers"]:
-            raise ValueError("answers: there are none")
-        return encode(record)
-
-    collator.encode = strict
+    records[6]["answers"] = records[6]["answers"][:1] * 2  # the second of those that are taken
     data: Any = SimpleNamespace(records=records)
-    found = Probes(model, collator, data)
-    texts = [collator.tokenizer.decode(features["prompt"]) for features in found.rows]
+    texts = [collator.tokenizer.decode(row["prompt"]) for row in Probes(model, collator, data).rows]
     assert len(texts) == 15 and "0 times 0" in texts[0] and "93 times 93" in texts[-1]
+    alike: Any = SimpleNamespace(records=[records[6]])
     with pytest.raises(UserError, match="none of the rows"):
-        Probes(model, collator, SimpleNamespace(records=[records[6]]))  # type: ignore[arg-type]
+        Probes(model, collator, alike)
 
 
 def test_a_card_tells_of_the_run_and_of_the_licence_of_the_base(

@@ -1,0 +1,109 @@
+"""Whole runs that answer, are judged and are exported, and train as if they had done nothing of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.errors import UserError
+from swift_dpo.generation import Sampling, answers_of, rendered
+
+Make = Callable[..., TrainingArguments]
+Rows = list[dict[str, Any]]
+TOYS = str(Path(__file__).parent / "toy_judge.py")
+ANSWERED = {"eval_samples": 3, "eval_max_new_tokens": 6, "judge": f"{TOYS}:length"}
+LOOP = {
+    "max_steps": 3,
+    "learning_rate": 5e-3,
+    "eval_on_start": True,
+    "eval_strategy": "steps",
+    "eval_steps": 1,
+}
+
+
+def run(args: TrainingArguments, rows: Rows) -> SwiftTrainer:
+    trainer = SwiftTrainer(args, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_a_run_that_answers_trains_like_one_that_does_not(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path, lora: bool
+) -> None:
+    shared = {**LOOP, "use_lora": lora, "lora_rank": 2, "lora_dropout": 0.3 if lora else 0.0}
+    quiet = run(make_args(causal, **shared), pairs)
+    asked = run(
+        make_args(causal, **shared, **ANSWERED, eval_temperature=1.0, output_dir=str(tmp_path / "asked")),
+        pairs,
+    )
+    weights = [load_file(next(one.run.model.glob("*model.safetensors"))) for one in (quiet, asked)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_model_meets_the_one_that_was_given(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    trainer = run(make_args(causal, **LOOP, **ANSWERED), pairs)
+    history = [entry for entry in trainer.state.log_history if "eval_win_rate" in entry]
+    assert [entry["step"] for entry in history] == [0, 1, 2, 3]
+    start, *_, last = history
+    # Before the first step both are the same model.
+    assert (start["eval_win_rate"], start["eval_tie_rate"], start["eval_elo"]) == (0.5, 1.0, 1000.0)
+    assert start["eval_elo_gain_low"] < 0 < start["eval_elo_gain_high"]
+    assert last["eval_judge_score_reference"] == start["eval_judge_score"]
+    table = trainer.run.folder / "evaluations" / "step-3" / "samples.jsonl"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    tokenizer = AutoTokenizer.from_pretrained(causal)
+    ids = [rendered(tokenizer, row["prompt"]) for row in pairs]
+    how = Sampling(max_new_tokens=6)
+    for name, model in (
+        ("answer", AutoModelForCausalLM.from_pretrained(trainer.run.model)),
+        ("reference_answer", AutoModelForCausalLM.from_pretrained(causal)),
+    ):
+        assert [row[name] for row in rows] == [one.text for one in answers_of(model, tokenizer, ids, how)]
+    assert [row["answer"] for row in rows] != [row["reference_answer"] for row in rows]
+
+
+@pytest.mark.parametrize("task_type", ["dpo", "kto", "orpo"])
+def test_a_run_exports_both_formats(
+    task_type: str, causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    args = make_args(
+        causal, task_type, use_lora=True, lora_rank=2, learning_rate=5e-3, export_formats=["hf", "adapter"]
+    )
+    rows: Rows = pairs
+    if task_type == "kto":
+        rows = [
+            {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+            for row in pairs
+            for side in ("chosen", "rejected")
+        ]
+    trainer = SwiftTrainer(args, train_dataset=rows)
+    with trainer.recorded():
+        trainer.train()
+        folders = {name: trainer.save_model(str(tmp_path / name), format=name) for name in ("hf", "adapter")}
+    tokenizer = AutoTokenizer.from_pretrained(causal)
+    ids, how = [rendered(tokenizer, row["prompt"]) for row in pairs], Sampling(max_new_tokens=6)
+    expected = answers_of(trainer.network, tokenizer, ids, how)
+    for name, kind in (("hf", AutoModelForCausalLM), ("adapter", AutoPeftModelForCausalLM)):
+        manifest = json.loads((folders[name] / "manifest.json").read_text())
+        assert manifest["reload_rows"] == len(rows) and manifest["reload_difference"] < 1e-3
+        assert answers_of(kind.from_pretrained(folders[name]), tokenizer, ids, how) == expected
+        assert f"`{task_type}`" in (folders[name] / "README.md").read_text()
+
+
+def test_a_judge_that_can_not_be_used_is_told(causal: Path, pairs: Rows, make_args: Make) -> None:
+    args = make_args(causal, **LOOP, eval_samples=3, judge="https://judge.example/v1")
+    with pytest.raises(UserError, match="judge_model: an endpoint must be told"):
+        run(args, pairs)
