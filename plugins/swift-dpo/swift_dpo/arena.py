@@ -188,9 +188,9 @@ def check_arena(args: TrainingArguments) -> None:
     """
     faults: list[str] = []
     total = 0
-    for check in (lambda: check_judge(args), lambda: _read(args)):
+    for check in (check_judge, _read_prompts):
         try:
-            check()
+            check(args)
         except UserError as error:
             faults += error.faults
             total += error.total
@@ -198,7 +198,7 @@ def check_arena(args: TrainingArguments) -> None:
         raise UserError(*faults, total=total)
 
 
-def _read(args: TrainingArguments) -> None:
+def _read_prompts(args: TrainingArguments) -> None:
     if args.task.eval_prompts is not None and args.task.eval_samples != 0:
         read_prompts(args.task.eval_prompts, args)
 
