@@ -23,6 +23,7 @@ BENCHMARKS = {
     "scoring": "benchmarks.scoring",
     "reranker-quality": "benchmarks.reranker_quality",
     "lora-memory": "benchmarks.lora_memory",
+    "preference": "benchmarks.preference",
 }
 
 
