@@ -54,6 +54,7 @@ COMMANDS = (
     "tasks",
     "describe",
     "plugins",
+    "new",
     "runs",
     "gate",
     "labels",

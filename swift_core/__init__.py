@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
     from swift_core.errors import PluginError, SwiftError, UserError
     from swift_core.hookspecs import Evaluation, LeftOut, LossOutput, hookimpl
-    from swift_core.spec import Column, ExportFormat, Metric, ResourceProfile, TaskSpec, option
+    from swift_core.spec import Column, ExportFormat, ExtensionSpec, Metric, ResourceProfile, TaskSpec, option
     from swift_core.trainer import SwiftTrainer
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ _HOMES = {
     "hookimpl": "hookspecs",
     "Column": "spec",
     "ExportFormat": "spec",
+    "ExtensionSpec": "spec",
     "Metric": "spec",
     "ResourceProfile": "spec",
     "TaskSpec": "spec",
@@ -40,6 +41,7 @@ __all__ = [
     "Column",
     "Evaluation",
     "ExportFormat",
+    "ExtensionSpec",
     "LeftOut",
     "LossOutput",
     "Metric",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift_core.core_options import CORE_DEFAULTS, TRAINER_LIMITS, CoreOptions
 from swift_core.errors import PluginError, UserError, did_you_mean
+from swift_core.extensions import extension_faults
 from swift_core.labels.applying import Applied, Resolved, resolve
 from swift_core.labels.finding import find_labels
 from swift_core.options import Option, find_faults, options_of
@@ -164,6 +165,8 @@ class TrainingArguments:
         self.task: Any = self._build(_task_class(self.claim, self.spec), parts["task"], faults)
         self.trainer = self._build_trainer(parts["trainer"], faults)
         _check_exports(parts["core"].get("export_formats", ()), self.spec, faults)
+        if of_extensions := extension_faults(parts["core"].get("extensions", {})):
+            faults["extensions"] = "\n".join(of_extensions)
         if faults:
             order = [*(name for name in given if name in faults), *(n for n in faults if n not in given)]
             raise UserError(*(f"{places[n]}: {faults[n]}" if n in places else faults[n] for n in order))

@@ -73,6 +73,12 @@ class CoreOptions:
         None, help="Folder for tokenised data; default: swift/ in the Hugging Face cache."
     )
 
+    extensions: dict[str, dict[str, Any]] = option(
+        dict,
+        help="Extensions of this run and their options, such as {slow-steps: {seconds: 2}}; the first stands "
+        "around the others.",
+    )
+
     use_lora: bool = option(False, help="Train a LoRA adapter instead of all weights.")
     lora_rank: Annotated[int, Gt(0)] = option(16, help="Rank r of the LoRA matrices.")
     lora_alpha: Annotated[float, Gt(0)] | None = option(

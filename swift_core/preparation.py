@@ -17,6 +17,7 @@ from swift_core.data.dataset import TaskData, load_data, split_off
 from swift_core.data.encoding import encode_data
 from swift_core.data.layouts import load_function
 from swift_core.errors import UserError, did_you_mean, listed
+from swift_core.extensions import load_extensions
 from swift_core.hookspecs import Collator
 from swift_core.runs.atomic import sha256_of
 from swift_core.runtime import Runtime
@@ -59,7 +60,8 @@ def prepare_task(
     Raises:
         UserError: the plugin, the options or the data can't be used.
     """
-    runtime = Runtime(args.claim, extensions)
+    # Pluggy calls what was registered last first, and run files are read from the top.
+    runtime = Runtime(args.claim, [*extensions, *reversed(load_extensions(args))])
     collator = runtime.make_collator(args=args)
     train_source = args.core.dataset if train_dataset is None else train_dataset
     eval_source = args.core.eval_dataset if eval_dataset is None else eval_dataset

@@ -21,6 +21,7 @@ from swift_core.spec import TASK_NAME, TaskSpec
 
 TASK_GROUP = "swift.tasks"
 COMMAND_GROUP = "swift.commands"
+EXTENSION_GROUP = "swift.extensions"
 
 OUR_PACKAGES = {
     "embedding": "swift-embedding",
@@ -144,15 +145,7 @@ def load_spec(claim: Claim) -> TaskSpec:
         PluginError: the package can't be imported, or what it gives is not a TaskSpec of that name.
     """
     who = f"package {claim.package} {claim.version}, task type '{claim.name}'"
-    try:
-        # What a plugin prints while it is imported must not end up in JSON on stdout.
-        with contextlib.redirect_stdout(sys.stderr):
-            spec = claim.entry_point.load()
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way; it must harm nobody else
-        raise PluginError(
-            f"{who}: {claim.entry_point.value} can't be loaded ({_in_one_line(error)}); "
-            f"update or uninstall {claim.package}"
-        ) from error
+    spec = load_entry(claim, who)
     if not isinstance(spec, TaskSpec):
         raise PluginError(
             f"{who}: {claim.entry_point.value} is a {type(spec).__name__}, expected a swift_core.TaskSpec"
@@ -162,6 +155,23 @@ def load_spec(claim: Claim) -> TaskSpec:
             f"{who}: the spec calls itself '{spec.name}'; give the entry point and the spec the same name"
         )
     return spec
+
+
+def load_entry(claim: Claim, who: str) -> Any:
+    """Import what the entry point of ``claim`` names; ``who`` starts the message.
+
+    Raises:
+        PluginError: it can't be imported.
+    """
+    try:
+        # What a plugin prints while it is imported must not end up in JSON on stdout.
+        with contextlib.redirect_stdout(sys.stderr):
+            return claim.entry_point.load()
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way; it must harm nobody else
+        raise PluginError(
+            f"{who}: {claim.entry_point.value} can't be loaded ({_in_one_line(error)}); "
+            f"update or uninstall {claim.package}"
+        ) from error
 
 
 def load_object(path: str, claim: Claim) -> Any:
@@ -175,7 +185,7 @@ def load_object(path: str, claim: Claim) -> Any:
         with contextlib.redirect_stdout(sys.stderr):
             module = importlib.import_module(module_name)
         return getattr(module, attribute) if attribute else module
-    except (Exception, SystemExit) as error:  # see load_spec
+    except (Exception, SystemExit) as error:  # see load_entry
         raise PluginError(
             f"package {claim.package} {claim.version}: {path} can't be loaded ({_in_one_line(error)})"
         ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swift_core.errors import UserError, listed
+from swift_core.extensions import extension_packages
 from swift_core.labels.applying import findings_of, former_names, other_label_faults, refuse_breaches
 from swift_core.runs.record import Run, find_resumable
 from swift_core.runs.redact import redacted
@@ -121,6 +122,7 @@ def new_run(args: TrainingArguments) -> Run:
     """
     refuse_breaches(args, findings_of(args))
     packages = ["swift-core", args.claim.package, "torch", "transformers", "accelerate", "peft", "datasets"]
+    packages += [name for name in extension_packages(args) if name not in packages]
     return Run.create(
         args.output_folder,
         label=args.label,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from swift_core.errors import PluginError, did_you_mean, listed
+from swift_core.errors import PluginError, did_you_mean, first_line, listed
 from swift_core.hookspecs import RUN_HOOKS, TASK_HOOKS, Collator, Evaluation, LossOutput, RunHooks, TaskHooks
 from swift_core.registry import Claim, find_task, load_object, load_spec
 
@@ -49,8 +49,11 @@ class Runtime:
         if faults:
             raise PluginError(*faults)
         self._register(owner, self._who)
+        self._droppable: list[object] = []
+        self._dropped: list[object] = []
         for extension in extensions:
             self.add(extension)
+            self._droppable.append(extension)
 
     def add(self, extension: object) -> None:
         """Register an observer or a wrapper of a task hook.
@@ -58,12 +61,17 @@ class Runtime:
         Raises:
             PluginError: it is none.
         """
-        name = getattr(extension, "__name__", type(extension).__name__)
-        faults = contract_faults(extension) + [
-            f"{hook}: {self._who} owns this hook; an extension may only wrap it (@hookimpl(wrapper=True))"
-            for hook, options in _marked(extension).items()
-            if hook in TASK_HOOKS and not (options["wrapper"] or options["hookwrapper"])
-        ]
+        name = _name_of(extension)
+        faults = contract_faults(extension)
+        for hook, options in _marked(extension).items():
+            wraps = options["wrapper"] or options["hookwrapper"]
+            if hook in TASK_HOOKS and not wraps:
+                faults.append(
+                    f"{hook}: {self._who} owns this hook; an extension may only wrap it "
+                    "(@hookimpl(wrapper=True))"
+                )
+            elif hook in RUN_HOOKS and wraps:
+                faults.append(f"{hook}: this hook is watched, not wrapped; write @hookimpl")
         if faults:
             raise PluginError(*(f"extension {name}: {fault}" for fault in faults))
         self._register(extension, f"extension {name}")
@@ -147,15 +155,33 @@ class Runtime:
 
     def run_started(self, run: Run) -> None:
         """Tell the observers."""
-        self._manager.hook.run_started(run=run)
+        self._tell("run_started", run=run)
 
     def metrics_logged(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         """Tell the observers."""
-        self._manager.hook.metrics_logged(run=run, step=step, metrics=metrics)
+        self._tell("metrics_logged", run=run, step=step, metrics=metrics)
 
     def run_ended(self, run: Run) -> None:
         """Tell the observers."""
-        self._manager.hook.run_ended(run=run)
+        self._tell("run_ended", run=run)
+
+    def _tell(self, hook: str, **said: Any) -> None:
+        """Tell every observer. One of an extension that fails is dropped with a line: the run goes on."""
+        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+            extension = implementation.plugin
+            is_extension = any(extension is droppable for droppable in self._droppable)
+            if any(extension is dropped for dropped in self._dropped):
+                continue
+            try:
+                implementation.function(*(said[name] for name in implementation.argnames))
+            except Exception as error:  # whatever an observer raises
+                if not is_extension:
+                    raise
+                self._dropped.append(extension)
+                print(
+                    f"extension {_name_of(extension)} watches no more: {hook} failed with "
+                    f"{type(error).__name__}: {first_line(error)}"
+                )
 
     def _checked(self, hook: str, value: Any, expected: type) -> Any:
         if isinstance(value, expected):
@@ -230,6 +256,10 @@ def _marked(implementation: object) -> dict[str, Any]:
         if inspect.isroutine(function) and hasattr(function, _MARK):
             marked[name] = getattr(function, _MARK)
     return marked
+
+
+def _name_of(extension: object) -> str:
+    return str(getattr(extension, "__name__", type(extension).__name__))
 
 
 def _kind(value: object) -> str:

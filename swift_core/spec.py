@@ -211,6 +211,35 @@ class TaskSpec:
         return next((entry for entry in self.exports if entry.name == name), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExtensionSpec:
+    """An extension that run files may ask for; the entry point ``swift.extensions`` names it.
+
+    Attributes:
+        name: lower-case words joined by ``-``; the same as the entry point's name.
+        summary: one line for ``swift plugins``.
+        implementation: dotted path ``module:Class`` of what observes a run or wraps hooks. The class is
+            called with an instance of the options class, or with nothing where there is none.
+        options: dotted path ``module:Class`` of a dataclass; its module must not import torch.
+
+    Raises:
+        ValueError: a field contradicts these rules; the message names it.
+    """
+
+    name: str
+    summary: str
+    implementation: str
+    options: str | None = None
+
+    def __post_init__(self) -> None:
+        if not TASK_NAME.fullmatch(self.name):
+            raise ValueError(f"name={self.name!r}: use lower-case words joined by '-', such as 'slow-steps'")
+        for name in ("implementation", "options"):
+            path = getattr(self, name)
+            if path is not None and (":" not in path or not _DOTTED.fullmatch(path)):
+                raise ValueError(f"{name}={path!r}: expected 'package.module:Class'")
+
+
 def option(default: Any = dataclasses.MISSING, *, help: str, evaluates: bool = False) -> Any:
     """Define one option of an options dataclass; ``default`` may be a factory for lists and dicts.
 

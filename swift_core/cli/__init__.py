@@ -28,6 +28,7 @@ _HANDLERS = {
     "runs": "swift_core.cli.runs:runs",
     "gate": "swift_core.cli.runs:gate",
     "labels": "swift_core.cli.labels:labels",
+    "new": "swift_core.new.command:new",
 }
 
 
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_runs(commands)
     add_labels(commands.add_parser("labels", help="show, check and change the labels of a project"))
+    _add_new(commands)
     return parser
 
 
@@ -127,6 +129,18 @@ def _add_runs(commands: argparse._SubParsersAction[_Parser]) -> None:
     for command in (runs, gate):
         add_labels_file(command)
         command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_new(commands: argparse._SubParsersAction[_Parser]) -> None:
+    new = commands.add_parser("new", help="write a package with a task type or an extension of your own")
+    add = new.add_argument
+    add("name", metavar="NAME", help="of the task type or extension, such as legal-ner")
+    add("--kind", help="token-classification, sequence-classification, extension, or child (--extends)")
+    add("--extends", metavar="TASK", help="an installed task type, whose hooks are inherited")
+    add("--package", help="name of the package (default: swift-NAME)")
+    licenses = ("apache-2.0", "mit", "none")
+    add("--license", choices=licenses, default=licenses[0], help=f"(default: {licenses[0]})")
+    add("--folder", help="where to write it, a folder that is new (default: the package's name)")
 
 
 def _plugin_commands() -> str | None:

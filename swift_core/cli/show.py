@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from swift_core.arguments import task_options
 from swift_core.core_options import CoreOptions
 from swift_core.errors import PluginError, UserError
+from swift_core.extensions import load_extension_spec
 from swift_core.labels.telling import as_json, shown
 from swift_core.options import Option, options_of
 from swift_core.registry import (
     COMMAND_GROUP,
+    EXTENSION_GROUP,
     Claim,
     fault_of,
     find_claims,
@@ -87,7 +89,7 @@ def labels_as_tasks(labels: Labels, tasks: Sequence[Mapping[str, Any]]) -> list[
 
 
 def plugins(parsed: argparse.Namespace) -> int:
-    """``swift plugins``: the packages that provide a task type or a command, with their faults."""
+    """``swift plugins``: the packages that provide a task type, an extension or a command, with faults."""
     claims = find_claims()
     rows = []
     for claim in claims:
@@ -98,6 +100,15 @@ def plugins(parsed: argparse.Namespace) -> int:
                 "version": claim.version,
                 "provides": f"task {claim.name}",
                 "fault": fault,
+            }
+        )
+    for claim in find_claims(EXTENSION_GROUP):
+        rows.append(
+            {
+                "package": claim.package,
+                "version": claim.version,
+                "provides": f"extension {claim.name}",
+                "fault": _extension_fault(claim),
             }
         )
     for claim in find_claims(COMMAND_GROUP):
@@ -115,7 +126,7 @@ def plugins(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(rows, ensure_ascii=False))
     elif not rows:
-        print("No package with a task type or a command is installed.")
+        print("No package with a task type, an extension or a command is installed.")
     else:
         print_table(("package", "version", "provides", "fault"), [tuple(r.values()) for r in rows])
     return 0
@@ -126,6 +137,14 @@ def _spec_or_fault(claim: Claim, claims: Sequence[Claim]) -> tuple[TaskSpec | No
         return load_spec(claim), fault_of(claim, claims)
     except PluginError as error:
         return None, str(error)
+
+
+def _extension_fault(claim: Claim) -> str | None:
+    try:
+        load_extension_spec(claim)
+    except PluginError as error:
+        return str(error)
+    return None
 
 
 def describe(parsed: argparse.Namespace) -> int:

@@ -38,6 +38,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Co
 
 from swift_core.cli import main
 from swift_core.runfile import read_run_file
+from swift_core.testing.__main__ import main as conformance
 
 ENCODERS = ("BAAI/bge-small-zh-v1.5", "sentence-transformers/all-MiniLM-L6-v2")
 DECODERS = ("Qwen/Qwen3-Embedding-0.6B",)
@@ -106,6 +107,8 @@ class Page:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             if program == "swift":
                 code = _exit_code(lambda: main(arguments))
+            elif (program, *arguments[:2]) == ("python", "-m", "swift_core.testing"):
+                code = _exit_code(lambda: conformance(arguments[2:]))
             elif program == "python":
                 code = _exit_code(lambda: runpy.run_path(arguments[0], run_name="__main__"))
             elif (program, *arguments) == ("pip", "install", "-e", "."):

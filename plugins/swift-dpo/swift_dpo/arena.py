@@ -169,7 +169,7 @@ def make_arena(
         max_new_tokens=task.eval_max_new_tokens,
         temperature=task.eval_temperature,
         seed=task.eval_seed,
-        batch_size=args.trainer.per_device_eval_batch_size,
+        batch_size=task.eval_prompts_at_once,
     )
     return Arena(
         questions=questions_of(args, data),

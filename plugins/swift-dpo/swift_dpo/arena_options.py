@@ -30,6 +30,9 @@ class ArenaOptions:
     eval_temperature: Annotated[float, Ge(0)] = option(
         0.0, help="Temperature of answers in an evaluation; 0: the likeliest token always."
     )
+    eval_prompts_at_once: Annotated[int, Gt(0)] = option(
+        32, help="How many prompts are answered at once; fewer take less memory and more time."
+    )
     eval_seed: int = option(
         0, help="Seed of the draw of prompts, of answers and of the interval of elo_gain."
     )

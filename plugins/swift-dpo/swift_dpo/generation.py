@@ -41,7 +41,7 @@ class Sampling:
     max_new_tokens: int = 128
     temperature: float = 0.0
     seed: int = 0
-    batch_size: int = 8
+    batch_size: int = 32
 
 
 @dataclass(frozen=True, kw_only=True)

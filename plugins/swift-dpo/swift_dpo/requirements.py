@@ -30,9 +30,11 @@ USES: Mapping[str, frozenset[str]] = {
 }
 """Options of ``dpo`` that each loss reads."""
 
+_CONSTRAINED = frozenset({"beta", "bc_weight", "target_margin", "constraint_weight", "violation_function"})
+
 CPO_USES: Mapping[str, frozenset[str]] = {
-    "sigmoid": frozenset({"beta", "label_smoothing", "target_margin", "constraint_weight", "bc_weight"}),
-    "hinge": frozenset({"beta", "target_margin", "constraint_weight", "bc_weight"}),
+    "sigmoid": _CONSTRAINED | {"label_smoothing"},
+    "hinge": _CONSTRAINED,
     "ipo": frozenset({"beta", "bc_weight"}),
 }
 """Options of ``cpo`` that each loss reads."""

@@ -42,7 +42,7 @@ HOW = Sampling(max_new_tokens=10)
 
 def options(**given: Any) -> Any:
     """What the arena reads of a run's options."""
-    trainer = SimpleNamespace(per_device_eval_batch_size=3, device=torch.device("cpu"), process_index=0)
+    trainer = SimpleNamespace(device=torch.device("cpu"))
     return SimpleNamespace(task=ArenaOptions(**given), spec=SPEC, trainer=trainer)
 
 
@@ -171,6 +171,7 @@ def test_prompts_come_from_a_file_each_once_with_their_rows(tmp_path: Path, toke
     assert questions_of(options(eval_prompts=str(path), eval_samples=0), None) == []
     arena = make_arena(args, tokenizer, None)
     assert len(arena.questions) == 10
+    assert arena._sampling == Sampling(max_new_tokens=3)
 
 
 def test_prompts_come_from_the_evaluation_rows_otherwise() -> None:

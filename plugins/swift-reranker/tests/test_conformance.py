@@ -1,0 +1,42 @@
+"""The promises of every task type, kept by ``reranker``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from swift_core.testing import TaskConformance, tiny_encoder
+
+FACTS = {
+    "what is a cat": "a cat is a small animal",
+    "who won the match": "the red team won the match two to one",
+    "how far is the moon": "the moon is far away",
+    "what did the bank do": "the bank raised rates",
+    "what fell": "stocks fell again, and so did the rain",
+    "who saved it": "the goalkeeper",
+}
+DOCUMENTS = list(FACTS.values())
+ROWS = tuple(
+    {
+        "query": query,
+        "documents": [fact, *[other for other in DOCUMENTS if other != fact][: 1 + n % 3]],
+        "labels": [1, *[0] * (1 + n % 3)],
+    }
+    for n, (query, fact) in enumerate(FACTS.items())
+)
+TEXTS = [*FACTS, *DOCUMENTS]
+
+
+class TestReranker(TaskConformance):
+    task_type = "reranker"
+    rows = ROWS
+    bad_rows = (({"query": "what is a cat", "documents": ["a cat"], "labels": [1, 0]}, "labels"),)
+    # The graphs are compared with the model in tests of their own, which take longer.
+    export_formats = ("hf",)
+
+    @pytest.fixture
+    def task_options(self, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+        folder = tiny_encoder(tmp_path_factory.mktemp("tiny") / "encoder", TEXTS)
+        return {"model_name_or_path": str(folder), "learning_rate": 5e-3}
