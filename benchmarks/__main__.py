@@ -24,6 +24,7 @@ BENCHMARKS = {
     "reranker-quality": "benchmarks.reranker_quality",
     "lora-memory": "benchmarks.lora_memory",
     "preference": "benchmarks.preference",
+    "preference-quality": "benchmarks.preference_quality",
 }
 
 

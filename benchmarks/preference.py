@@ -97,9 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 def _sides(parsed: argparse.Namespace) -> list[Side]:
     from benchmarks.preference_sides import Setting, Swift, Trl
 
-    setting = Setting(
-        lora_rank=parsed.lora, checkpointing=parsed.checkpointing, library=parsed.same_library
-    )
+    setting = Setting(lora_rank=parsed.lora, checkpointing=parsed.checkpointing, library=parsed.same_library)
     sides: list[Side] = [Trl(setting, lean=True)]
     if parsed.cached:
         sides.append(Trl(setting, lean=True, precomputed=True))
@@ -115,13 +113,17 @@ def _work_lines(parsed: argparse.Namespace, work: Workload, lengths: Sequence[Le
     answer = statistics.median(whole - row.prompt for row in lengths for whole in row.wholes)
     what = f"LoRA of rank {parsed.lora}" if parsed.lora else "all weights"
     more = ", gradient checkpointing" if parsed.checkpointing else ""
-    libraries = {"own": "each side's own", "fastest": "the faster one for all", "torch": "torch's own for all"}
+    libraries = {
+        "own": "each side's own",
+        "fastest": "the faster one for all",
+        "torch": "torch's own for all",
+    }
     return [
         f"model     random Qwen3 of some 30 M parameters, float32; {what}{more}",
         f"data      text of {parsed.data.parent.name}/{parsed.data.name}; prompts of {prompt:,.0f}, answers "
         f"of {answer:,.0f} tokens (medians), {parsed.ranked} answers of a prompt",
-        f"training  dpo, reference {'known ahead' if parsed.cached else 'computed online'}; {work.steps} steps "
-        f"of {work.batch_size} prompts, {_pairs(parsed)} pairs, the first {parsed.warmup_steps} not timed; "
+        f"training  dpo, reference {'known ahead' if parsed.cached else 'computed online'}; {work.steps} "
+        f"steps of {work.batch_size} prompts, {_pairs(parsed)} pairs, the first {parsed.warmup_steps} not timed; "
         f"AdamW, learning rate {work.learning_rate:g}",
         f"tokens    {useful:,} useful ones (a prompt counts twice in each pair); TRL computes {padded:,}, "
         f"{padded / useful:.2f} for each useful one; Swift {computed:,}, {computed / useful:.2f}",

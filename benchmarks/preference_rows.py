@@ -80,6 +80,34 @@ def _texts(row: Row) -> Iterator[str]:
         yield from [value] if isinstance(value, str) else [message["content"] for message in value]
 
 
+def read_pairs(path: Path) -> list[Row]:
+    """Rows of a jsonl file with ``prompt``, ``chosen`` and ``rejected`` as messages; other columns stay."""
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    return [row | {name: _messages(row[name], role) for name, role in roles.items()} for row in rows]
+
+
+def _messages(value: Any, role: str) -> list[Row]:
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+
+def fitting(rows: Sequence[Row], tokenizer: Any, max_length: int) -> list[Row]:
+    """Rows of :func:`read_pairs` of at most ``max_length`` tokens whose answers differ and say something."""
+
+    def fits(row: Row) -> bool:
+        chosen, rejected = (
+            "".join(m["content"] for m in row[name]).strip() for name in ("chosen", "rejected")
+        )
+        ranked = {"prompt": row["prompt"], "answers": [row["chosen"], row["rejected"]]}
+        return "" not in (chosen, rejected) and chosen != rejected and longest(ranked) <= max_length
+
+    def longest(row: Row) -> int:
+        return max(lengths_of(row, tokenizer).wholes)
+
+    return [row for row in rows if fits(row)]
+
+
 def cut_rows(text: str, tokenizer: Any, count: int, shape: Shape) -> list[Row]:
     """Rows of messages whose prompts and answers are pieces of ``text``, of the lengths of ``shape``.
 

@@ -20,7 +20,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer import dpo_trainer, utils
 
-from benchmarks.measure import RecordsLoss, Span, now
+from benchmarks.measure import RecordsLoss, now
 from benchmarks.preference_rows import pairs_of
 from benchmarks.sides import Trained, loop_options, train_swift
 from benchmarks.workload import Workload
@@ -101,7 +101,7 @@ class Trl:
                 **options,
                 max_length=work.max_length,
                 bf16=False,
-                gradient_checkpointing=self._setting.checkpointing,
+                activation_checkpointing=self._setting.checkpointing,
                 precompute_ref_log_probs=self._precomputed,
                 train_sampling_strategy="sequential",
             ),
