@@ -165,7 +165,7 @@ def _task(task_type: str, labels: Labels | None) -> Claim:
     try:
         return find_task(task_type)
     except UserError as error:
-        told = [str(error)]
+        told = [str(error) if str(error).endswith((".", "?")) else f"{error}."]
         known = [*labels.labels] if labels is not None else []
         if labels is None:
             told.append("There is no labels file here that could name it.")
