@@ -216,7 +216,7 @@ OPTIONS = [
         "command line: task_type: no installed package provides",
     ),
     Wrong(
-        "task of no package", f"{CHECK} task_type=nobody:embedding", "installed: swift-embedding:embedding"
+        "task of no package", f"{CHECK} task_type=nobody:embedding", "swift-embedding:embedding"
     ),
     Wrong(
         "export format", f"{CHECK} export_formats=[fais]", "no export format 'fais'. Did you mean 'faiss'?"
