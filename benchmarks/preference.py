@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
     shape = Shape(answers=parsed.ranked, prompt=parsed.prompt_tokens, answer=parsed.answer_tokens)
     with tempfile.TemporaryDirectory() as folder:
-        model = write_chat_model(parsed.tokenizer or demo_model(), Path(folder) / "model")
+        model = parsed.model or write_chat_model(parsed.tokenizer or demo_model(), Path(folder) / "model")
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
         steps = parsed.warmup_steps + parsed.batches
         rows = cut_rows(read_text(parsed.data), tokenizer, steps * parsed.batch_size, shape)
@@ -68,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks preference", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="jsonl of prompt, chosen, rejected: its text is cut anew")
-    add("--tokenizer", type=Path, help="folder of a tokenizer (default: MiniLM's of the demo)")
+    add(
+        "--tokenizer",
+        type=Path,
+        help="folder of a tokenizer for the random model (default: MiniLM's)",
+    )
+    add("--model", type=Path, help="folder of a causal model with a chat template, instead of the random one")
     add("--lora", type=int, nargs="?", const=16, metavar="RANK", help="train LoRA (rank 16)")
     add("--cached", action="store_true", help="Swift knows the reference ahead; TRL with and without")
     add("--ranked", type=int, default=2, metavar="ANSWERS", help="answers of a prompt, all pairs (2)")
@@ -119,7 +124,7 @@ def _work_lines(parsed: argparse.Namespace, work: Workload, lengths: Sequence[Le
         "torch": "torch's own for all",
     }
     return [
-        f"model     random Qwen3 of some 30 M parameters, float32; {what}{more}",
+        f"model     {parsed.model or 'random Qwen3 of some 30 M parameters'}, float32; {what}{more}",
         f"data      text of {parsed.data.parent.name}/{parsed.data.name}; prompts of {prompt:,.0f}, answers "
         f"of {answer:,.0f} tokens (medians), {parsed.ranked} answers of a prompt",
         f"training  dpo, reference {'known ahead' if parsed.cached else 'computed online'}; {work.steps} "
