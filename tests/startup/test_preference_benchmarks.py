@@ -158,7 +158,8 @@ def test_rows_have_the_lengths_that_were_asked_for(causal: Path, data: Path) -> 
     lengths = [lengths_of(row, tokenizer) for row in rows]
     bare = lengths_of({"prompt": [{"role": "user", "content": ""}], "answers": []}, tokenizer).prompt
     words = max(len(tokenizer(f" {thing}")["input_ids"]) for thing in THINGS)
-    assert all(20 - words <= row.prompt - bare <= 40 + words + 20 for row in lengths)
+    assert all(20 - words <= row.prompt - bare <= 40 for row in lengths)
+    assert all(whole - row.prompt < 9 + bare for row in lengths for whole in row.wholes)
     assert len({row.prompt for row in lengths}) > 3 and rows == cut_rows(text, tokenizer, 12, shape)
     work = preference_workload(rows, causal, lengths, batch_size=6, max_length=99, learning_rate=1e-3)
     pairs = pairs_of(rows)
