@@ -78,7 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--cached", action="store_true", help="Swift knows the reference ahead; TRL with and without")
     add("--ranked", type=int, default=2, metavar="ANSWERS", help="answers of a prompt, all pairs (2)")
     add("--checkpointing", action="store_true", help="gradient checkpointing on all sides")
-    add("--as-shipped", action="store_true", help="TRL as it ships too: logits of all tokens")
+    add(
+        "--peers",
+        nargs="+",
+        choices=("leanest", "answers only", "as shipped"),
+        default=["leanest"],
+        help="forms of TRL (default: leanest): it computes logits of all tokens (as shipped), of answers' "
+        "tokens as it does on CUDA (answers only), and no more than the loss needs (leanest)",
+    )
     add(
         "--same-library",
         choices=("fastest", "torch"),
@@ -103,11 +110,9 @@ def _sides(parsed: argparse.Namespace) -> list[Side]:
     from benchmarks.preference_sides import Setting, Swift, Trl
 
     setting = Setting(lora_rank=parsed.lora, checkpointing=parsed.checkpointing, library=parsed.same_library)
-    sides: list[Side] = [Trl(setting, lean=True)]
+    sides: list[Side] = [Trl(setting, form) for form in parsed.peers]
     if parsed.cached:
-        sides.append(Trl(setting, lean=True, precomputed=True))
-    if parsed.as_shipped:
-        sides.append(Trl(setting, lean=False))
+        sides.append(Trl(setting, parsed.peers[0], precomputed=True))
     return [*sides, Swift(setting, cached=parsed.cached)]
 
 

@@ -112,7 +112,7 @@ def out(data: Path, causal: Path, results: Path) -> str:
     quality += ["--results", str(results), "--batch-size", "4", "--prompts", "3", "--max-new-tokens", "4"]
     quality += ["--max-length", "200"]
     commands = [
-        [*train, "--as-shipped"],
+        [*train, "--peers", "answers only", "as shipped"],
         [*train, "--lora", "4", "--cached", "--checkpointing", "--ranked", "3", "--same-library"],
         [*quality, "--judge", f"{data / 'judge.py'}:score", "--lora", "4"],
     ]
@@ -133,7 +133,7 @@ def test_all_sides_compute_the_same(out: str) -> None:
     differences = re.findall(r"Largest difference of the loss over 3 steps: (\S+)", out)
     assert len(differences) == 4 and all(float(found) <= 1e-5 for found in differences)
     assert len(re.findall(r"\| useful tokens per CPU-second \| [\d.,]+ \| [\d.,]+ \| [\d.]+ \|", out)) == 4
-    for form in ("leanest", "as shipped", "leanest, reference precomputed"):
+    for form in ("answers only", "as shipped", "leanest", "leanest, reference precomputed"):
         assert f"| TRL, {form} | swift |" in out
 
 
