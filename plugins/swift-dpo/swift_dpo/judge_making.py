@@ -25,19 +25,11 @@ def make_judge(args: TrainingArguments) -> Judge | None:
         UserError: options contradict each other, or what they name can't be used.
     """
     task = args.task
-    name, is_url = task.judge, _is_url(task.judge)
-    useless = [option for option in _OF_ENDPOINTS if not is_url and getattr(task, option) is not None]
-    if useless:
-        found = "no judge" if name is None else f"judge={name}"
-        raise UserError(
-            *(
-                f"{option}: has no effect with {found}; remove it, or name the URL of an endpoint as judge"
-                for option in useless
-            )
-        )
+    _refuse_useless(task)
+    name = task.judge
     if name is None:
         return None
-    if is_url:
+    if _is_url(name):
         return ComparingJudge(_endpoint(task))
     if is_function(name):
         return function_judge(name)
@@ -45,6 +37,36 @@ def make_judge(args: TrainingArguments) -> Judge | None:
     from swift_dpo.reward_model import reward_model
 
     return ScoringJudge(reward_model(name, args))
+
+
+def check_judge(args: TrainingArguments) -> None:
+    """Refuse what :func:`make_judge` would, but for a reward model's weights, which stay on disk.
+
+    Raises:
+        UserError: as there.
+    """
+    name = args.task.judge
+    if name is None or _is_url(name) or is_function(name):
+        make_judge(args)
+        return
+    from swift_dpo.reward_model import reward_folder
+
+    _refuse_useless(args.task)
+    reward_folder(name, args)
+
+
+def _refuse_useless(task: Any) -> None:
+    if _is_url(task.judge):
+        return
+    found = "no judge" if task.judge is None else f"judge={task.judge}"
+    useless = [option for option in _OF_ENDPOINTS if getattr(task, option) is not None]
+    if useless:
+        raise UserError(
+            *(
+                f"{option}: has no effect with {found}; remove it, or name the URL of an endpoint as judge"
+                for option in useless
+            )
+        )
 
 
 def _is_url(name: str | None) -> bool:

@@ -96,8 +96,16 @@ def reward_model(name: str, args: TrainingArguments) -> RewardModel:
     Raises:
         UserError: it can't be had.
     """
+    return RewardModel(reward_folder(name, args), args.trainer.device)
+
+
+def reward_folder(name: str, args: TrainingArguments) -> Path:
+    """Where the reward model lies.
+
+    Raises:
+        UserError: it can't be had.
+    """
     try:
-        folder = resolve_model(args.with_model(name))
+        return resolve_model(args.with_model(name))
     except UserError as error:
         raise UserError(*(fault.replace("model_name_or_path", "judge") for fault in error.faults)) from error
-    return RewardModel(folder, args.trainer.device)
