@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from swift_core.errors import UserError
@@ -17,40 +16,47 @@ if TYPE_CHECKING:
 _OF_EVALUATIONS = ("eval_prompts", "judge")
 
 
-def faults_beforehand(
+def check_beforehand(
     args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, *, evaluates: bool
-) -> list[str]:
-    """All that would stop a run at its first step, or at an evaluation after hours.
+) -> None:
+    """Refuse what would stop a run at its first step, or at an evaluation after hours.
 
     Args:
         args: of the run.
         tokenizer: of its model.
         evaluates: whether there is evaluation data.
+
+    Raises:
+        UserError: reference, judge or prompts can't be used; all faults at once.
     """
-    faults = _faults_of(lambda: _check_reference(args, tokenizer))
-    if evaluates:
-        # They load what reads answers, which most checks need not.
-        from swift_dpo.judge_making import check_judge
-        from swift_dpo.questions import questions_of
+    # Loads what makes and judges answers.
+    from swift_dpo.arena import check_arena
 
-        faults += _faults_of(lambda: check_judge(args))
-        if args.task.eval_prompts is not None:
-            faults += _faults_of(lambda: questions_of(args, None))
-        return faults
-    return faults + [
-        f"{name}: is used at evaluations, and there is no evaluation data; set eval_dataset or eval_split, "
-        "or leave it out"
-        for name in _OF_EVALUATIONS
-        if getattr(args.task, name) is not None
-    ]
+    faults: list[str] = []
+    total = 0
+    for check in (
+        lambda: _check_reference(args, tokenizer),
+        lambda: check_arena(args) if evaluates else _refuse_useless(args),
+    ):
+        try:
+            check()
+        except UserError as error:
+            faults += error.faults
+            total += error.total
+    if faults:
+        raise UserError(*faults, total=total)
 
 
-def _faults_of(check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except UserError as error:
-        return list(error.faults)
-    return []
+def _refuse_useless(args: TrainingArguments) -> None:
+    useless = [name for name in _OF_EVALUATIONS if getattr(args.task, name) is not None]
+    if useless:
+        raise UserError(
+            *(
+                f"{name}: is used at evaluations, and there is no evaluation data; set eval_dataset or "
+                "eval_split, or leave it out"
+                for name in useless
+            )
+        )
 
 
 def _check_reference(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase) -> None:

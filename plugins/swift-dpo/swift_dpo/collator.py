@@ -84,11 +84,9 @@ class PreferenceCollator:
         Raises:
             UserError: reference, judge or prompts for evaluations can't be used.
         """
-        from swift_dpo.beforehand import faults_beforehand
+        from swift_dpo.beforehand import check_beforehand
 
-        faults = faults_beforehand(args, self.tokenizer, evaluates=evaluation is not None)
-        if faults:
-            raise UserError(*faults)
+        check_beforehand(args, self.tokenizer, evaluates=evaluation is not None)
         return self
 
     def check(self, data: TaskData, args: TrainingArguments) -> None:
@@ -97,7 +95,7 @@ class PreferenceCollator:
         Raises:
             UserError: more than ``max_bad_rows`` of its rows teach nothing, or the opposite of another.
         """
-        from swift_dpo.data_report import report
+                from swift_dpo.data_report import report
 
         self._check_columns(data, args)
         self.check_evaluation(data)

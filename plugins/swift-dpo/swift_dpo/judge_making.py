@@ -25,7 +25,7 @@ def make_judge(args: TrainingArguments) -> Judge | None:
         UserError: options contradict each other, or what they name can't be used.
     """
     task = args.task
-    _refuse_useless(task)
+    _useless(task)
     name = task.judge
     if name is None:
         return None
@@ -40,37 +40,38 @@ def make_judge(args: TrainingArguments) -> Judge | None:
 
 
 def check_judge(args: TrainingArguments) -> None:
-    """Refuse what :func:`make_judge` would, but for a reward model's weights, which stay on disk.
+    """Refuse a judge that can't be used before anything is trained; a reward model is looked for, not loaded.
 
     Raises:
-        UserError: as there.
+        UserError: see :func:`make_judge`.
     """
     name = args.task.judge
     if name is None or _is_url(name) or is_function(name):
         make_judge(args)
         return
-    from swift_dpo.reward_model import reward_folder
+    _useless(args.task)
+    from swift_dpo.reward_model import folder_of
 
-    _refuse_useless(args.task)
-    reward_folder(name, args)
-
-
-def _refuse_useless(task: Any) -> None:
-    if _is_url(task.judge):
-        return
-    found = "no judge" if task.judge is None else f"judge={task.judge}"
-    useless = [option for option in _OF_ENDPOINTS if getattr(task, option) is not None]
-    if useless:
-        raise UserError(
-            *(
-                f"{option}: has no effect with {found}; remove it, or name the URL of an endpoint as judge"
-                for option in useless
-            )
-        )
+    folder_of(name, args)
 
 
 def _is_url(name: str | None) -> bool:
     return name is not None and re.match(r"https?://", name, re.IGNORECASE) is not None
+
+
+def _useless(task: Any) -> None:
+    """Refuse options of endpoints where none is asked."""
+    if _is_url(task.judge):
+        return
+    found = "no judge" if task.judge is None else f"judge={task.judge}"
+    given = [option for option in _OF_ENDPOINTS if getattr(task, option) is not None]
+    if given:
+        raise UserError(
+            *(
+                f"{option}: has no effect with {found}; remove it, or name the URL of an endpoint as judge"
+                for option in given
+            )
+        )
 
 
 def _endpoint(task: Any) -> Endpoint:

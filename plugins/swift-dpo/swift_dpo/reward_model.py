@@ -96,14 +96,14 @@ def reward_model(name: str, args: TrainingArguments) -> RewardModel:
     Raises:
         UserError: it can't be had.
     """
-    return RewardModel(reward_folder(name, args), args.trainer.device)
+    return RewardModel(folder_of(name, args), args.trainer.device)
 
 
-def reward_folder(name: str, args: TrainingArguments) -> Path:
-    """Where the reward model lies.
+def folder_of(name: str, args: TrainingArguments) -> Path:
+    """Where the reward model lies; one of the hub is downloaded.
 
     Raises:
-        UserError: it can't be had.
+        UserError: there is none.
     """
     try:
         return resolve_model(args.with_model(name))
