@@ -123,8 +123,8 @@ def _work_lines(parsed: argparse.Namespace, work: Workload, lengths: Sequence[Le
         f"data      text of {parsed.data.parent.name}/{parsed.data.name}; prompts of {prompt:,.0f}, answers "
         f"of {answer:,.0f} tokens (medians), {parsed.ranked} answers of a prompt",
         f"training  dpo, reference {'known ahead' if parsed.cached else 'computed online'}; {work.steps} "
-        f"steps of {work.batch_size} prompts, {_pairs(parsed)} pairs, the first {parsed.warmup_steps} not timed; "
-        f"AdamW, learning rate {work.learning_rate:g}",
+        f"steps of {work.batch_size} prompts, {_pairs(parsed)} pairs, the first {parsed.warmup_steps} "
+        f"not timed; AdamW, learning rate {work.learning_rate:g}",
         f"tokens    {useful:,} useful ones (a prompt counts twice in each pair); TRL computes {padded:,}, "
         f"{padded / useful:.2f} for each useful one; Swift {computed:,}, {computed / useful:.2f}",
         f"library   of matrix products: {libraries[parsed.same_library]}",

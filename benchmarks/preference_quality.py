@@ -196,7 +196,7 @@ def _curve_lines(results: Sequence[Result]) -> list[str]:
         differences = [abs(mine - theirs) for mine, theirs in pairs]
         lines.append(
             f"\nlosses of the {len(pairs)} steps of seed {seed}: largest difference {max(differences):.1e}, "
-            f"of the first {differences[0]:.1e}; means {sum(a for a, _ in pairs) / len(pairs):.4f} (swift) and "
-            f"{sum(b for _, b in pairs) / len(pairs):.4f} (peer)"
+            f"of the first {differences[0]:.1e}; means {sum(a for a, _ in pairs) / len(pairs):.4f} (swift) "
+            f"and {sum(b for _, b in pairs) / len(pairs):.4f} (peer)"
         )
     return lines

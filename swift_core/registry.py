@@ -25,7 +25,7 @@ EXTENSION_GROUP = "swift.extensions"
 
 OUR_PACKAGES = {
     "embedding": "swift-embedding",
-    "dpo": "swift-dpo",
+    **dict.fromkeys(("dpo", "cpo", "simpo", "orpo", "kto"), "swift-dpo"),
     "reranker": "swift-reranker",
     "sequence-classification": "swift-cls",
 }

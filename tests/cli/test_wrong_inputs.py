@@ -215,7 +215,6 @@ OPTIONS = [
         f"{CHECK} task_type=embeding",
         "command line: task_type: no installed package provides",
     ),
-    Wrong("task not installed", f"{CHECK} task_type=dpo", "pip install swift-dpo"),
     Wrong(
         "task of no package", f"{CHECK} task_type=nobody:embedding", "installed: swift-embedding:embedding"
     ),

@@ -37,9 +37,11 @@ def test_a_typo_is_answered_with_the_name_that_was_meant(install):
         find_task("legl-ner")
 
 
-def test_our_own_task_types_name_the_package_to_install():
+@pytest.mark.parametrize("name", ["dpo", "kto"])
+def test_our_own_task_types_name_the_package_to_install(monkeypatch, name):
+    monkeypatch.setattr("swift_core.registry.distributions", list)
     with pytest.raises(UserError, match="pip install swift-dpo"):
-        find_task("dpo")
+        find_task(name)
 
 
 def test_two_owners_of_a_name_are_both_refused_and_can_be_told_apart(install):
