@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 _OF_EVALUATIONS = ("eval_prompts", "judge")
 
 
-def check_beforehand(
-    args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, *, evaluates: bool
-) -> None:
+def check_beforehand(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, *, evaluates: bool) -> None:
     """Refuse what would stop a run at its first step, or at an evaluation after hours.
 
     Args:

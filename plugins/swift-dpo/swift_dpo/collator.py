@@ -95,7 +95,7 @@ class PreferenceCollator:
         Raises:
             UserError: more than ``max_bad_rows`` of its rows teach nothing, or the opposite of another.
         """
-                from swift_dpo.data_report import report
+        from swift_dpo.data_report import report
 
         self._check_columns(data, args)
         self.check_evaluation(data)
