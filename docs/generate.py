@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -31,6 +32,9 @@ from swift_core.core_options import CORE_DEFAULTS, CoreOptions
 from swift_core.labels.definitions import LabelTable, Policy
 from swift_core.options import Option, options_of
 from swift_core.spec import TaskSpec
+from swift_dpo import requirements as preferences
+from swift_dpo.options import CpoOptions, DpoOptions, KtoOptions, OrpoOptions, SimpoOptions
+from swift_dpo.specs import DPO, KTO
 from swift_embedding import mine_command
 from swift_embedding import objective as embedding
 from swift_embedding.options import EmbeddingOptions
@@ -141,6 +145,39 @@ def reranker_losses() -> str:
     return loss_table({name: f"`{column}`" for name, column in TARGETS.items()}, reranking.USES)
 
 
+def preference_options() -> str:
+    """Options of the five task types of preferences: those that all have once, then those of each."""
+    kinds = {
+        "dpo": DpoOptions,
+        "cpo": CpoOptions,
+        "simpo": SimpoOptions,
+        "orpo": OrpoOptions,
+        "kto": KtoOptions,
+    }
+    known = {name: options_of(kind, "task") for name, kind in kinds.items()}
+    users: dict[Option, list[str]] = {}
+    for task, options in known.items():
+        for option in options.values():
+            users.setdefault(option, []).append(task)
+    rows = ["| option | of | type | default | what it does |", "| --- | --- | --- | --- | --- |"]
+    for option, tasks in sorted(users.items(), key=lambda entry: -len(entry[1])):
+        head, *rest = option_table([option]).splitlines()[2].split(" | ")
+        of = "all" if len(tasks) == len(kinds) else ", ".join(f"`{task}`" for task in tasks)
+        rows.append(" | ".join([head, of, *rest]))
+    return "\n".join(rows)
+
+
+def preference_losses() -> str:
+    """The losses of each of these task types, and the options that they read."""
+    rows = ["| task type | `loss` | options |", "| --- | --- | --- |"]
+    tables = {"dpo": preferences.USES, "cpo": preferences.CPO_USES, "kto": preferences.KTO_USES}
+    for task, uses in tables.items():
+        for name, options in uses.items():
+            listing = ", ".join(f"`{option}`" for option in sorted(options)) or "none"
+            rows.append(f"| `{task}` | `{name}` | {listing} |")
+    return "\n".join(rows)
+
+
 def field_table(fields_of: type) -> str:
     """A row for each field of a table of a labels file: name, default, meaning."""
     rows = ["| field | default | meaning |", "| --- | --- | --- |"]
@@ -183,6 +220,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "reranker-defaults": lambda: default_list(RERANKER.defaults.items()),
     "reranker-layouts": lambda: layout_table(RERANKER),
     "reranker-losses": reranker_losses,
+    "preference-options": preference_options,
+    "preference-defaults": lambda: default_list(DPO.defaults.items()),
+    "preference-layouts": lambda: layout_table(DPO),
+    "preference-single-layouts": lambda: layout_table(
+        replace(KTO, layouts=tuple(layout for layout in KTO.layouts if layout not in DPO.layouts))
+    ),
+    "preference-losses": preference_losses,
     "label-fields": lambda: field_table(LabelTable),
     "policy-fields": lambda: field_table(Policy),
     "families": families,

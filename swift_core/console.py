@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -70,7 +70,8 @@ class ConsoleCallback(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         if "loss" in logs:
-            self._say(f"step {state.global_step}/{state.max_steps}  {_figures(logs)}  ETA {self._eta(state)}")
+            figures = _figures(_of_step(logs, self._trainer.options.spec.step_figures))
+            self._say(f"step {state.global_step}/{state.max_steps}  {figures}  ETA {self._eta(state)}")
         elif any(name.startswith("eval_") for name in logs):
             declared = {f"eval_{metric.name}" for metric in self._trainer.options.spec.metrics}
             shown = {name: value for name, value in logs.items() if name in declared}
@@ -112,9 +113,18 @@ class ConsoleCallback(TrainerCallback):
 
 _SHOWN = {"learning_rate": "lr", "tokens_per_second": "useful tokens/s", "grad_norm": "grad norm"}
 _HIDDEN = {"epoch", "num_input_tokens_seen"}
+_OF_EVERY_TASK = ("loss", "grad_norm", "learning_rate")
 
 
-def _figures(logs: dict[str, Any]) -> str:
+def _of_step(logs: Mapping[str, Any], chosen: Sequence[str]) -> Mapping[str, Any]:
+    """The figures of a step that a task wants on the console, in its order; all where it names none."""
+    if not chosen:
+        return logs
+    names = (*_OF_EVERY_TASK, *chosen, "tokens_per_second")
+    return {name: logs[name] for name in names if name in logs}
+
+
+def _figures(logs: Mapping[str, Any]) -> str:
     shown = []
     for name, value in logs.items():
         if name in _HIDDEN or not isinstance(value, (int, float)):

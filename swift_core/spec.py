@@ -133,6 +133,8 @@ class TaskSpec:
         options: dotted path ``module:Class`` of a dataclass with the task's own options; its module must
             not import torch.
         metrics: what ``evaluate`` returns; exactly one of each group is primary.
+        step_figures: names of the figures of ``compute_loss`` that the console shows of a step, in this
+            order; none: all. The logs have all of them.
         exports: what ``export`` can write.
         defaults: defaults of the task for options of the core or of ``transformers.TrainingArguments``.
         serving: HTTP paths that a server gives this task, each with the dotted path ``module:function`` of
@@ -157,6 +159,7 @@ class TaskSpec:
     together: str | None = None
     options: str | None = None
     metrics: tuple[Metric, ...] = ()
+    step_figures: tuple[str, ...] = ()
     exports: tuple[ExportFormat, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     serving: Mapping[str, str] = field(default_factory=dict)

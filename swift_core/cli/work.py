@@ -98,7 +98,8 @@ def evaluate(parsed: argparse.Namespace) -> int:
         from swift_core import runner
 
         metrics = runner.evaluate_run(Path(parsed.run), parsed.options)
-    _finish(parsed, metrics, lambda: print("\n".join(f"{k:<24} {v:.4f}" for k, v in metrics.items())))
+    width = max(map(len, metrics), default=0)
+    _finish(parsed, metrics, lambda: print("\n".join(f"{k:<{width}} {v:.4f}" for k, v in metrics.items())))
     return 0
 
 

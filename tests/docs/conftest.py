@@ -34,7 +34,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+)
 
 from swift_core.cli import main
 from swift_core.runfile import read_run_file
@@ -42,6 +49,11 @@ from swift_core.testing.__main__ import main as conformance
 
 ENCODERS = ("BAAI/bge-small-zh-v1.5", "sentence-transformers/all-MiniLM-L6-v2")
 DECODERS = ("Qwen/Qwen3-Embedding-0.6B",)
+CHATS = ("HuggingFaceTB/SmolLM2-135M-Instruct",)
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 _FENCE = re.compile(
     r"(?:^<!-- test: (?P<note>[^\n]*?) -->\n+)?^```(?P<language>[a-z]*)(?: title=\"(?P<title>[^\"]+)\")?\n"
     r"(?P<text>.*?)^```$",
@@ -219,15 +231,33 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer.save_pretrained(folder / name)
         config = Qwen3Config(vocab_size=300, num_key_value_heads=1, head_dim=16, **sizes)
         Qwen3Model(config).save_pretrained(folder / name)
+    for name in CHATS:
+        _chat_tokenizer().save_pretrained(folder / name)
+        config = Qwen3Config(vocab_size=300, num_key_value_heads=1, head_dim=16, eos_token_id=2, **sizes)
+        Qwen3ForCausalLM(config).save_pretrained(folder / name)
     return folder
 
 
-def _byte_tokenizer() -> PreTrainedTokenizerFast:
-    special = ["[PAD]", "[CLS]", "[SEP]"]
+def _bytes(special: list[str]) -> Tokenizer:
     alphabet = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={token: n for n, token in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _chat_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_bytes(["[PAD]", "<|im_start|>", "<|im_end|>"]),
+        pad_token="[PAD]",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=_CHAT_TEMPLATE,
+    )
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = _bytes(["[PAD]", "[CLS]", "[SEP]"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
@@ -243,7 +273,7 @@ def reader_folder(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The working directory of somebody who reads a page: empty but for the models."""
     folder = tmp_path / "reader"
     folder.mkdir()
-    for name in (*ENCODERS, *DECODERS):
+    for name in (*ENCODERS, *DECODERS, *CHATS):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(hub / name)
     monkeypatch.chdir(folder)

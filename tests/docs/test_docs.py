@@ -29,6 +29,7 @@ PAGES = [
     ROOT / "plugins" / "swift-embedding" / "README.md",
     ROOT / "plugins" / "swift-cls" / "README.md",
     ROOT / "plugins" / "swift-reranker" / "README.md",
+    ROOT / "plugins" / "swift-dpo" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 

@@ -76,23 +76,47 @@ class PreferenceCollator:
         """That of the model."""
         return self.tokens.tokenizer
 
+    def fitted(
+        self, train: TaskData, evaluation: TaskData | None, args: TrainingArguments
+    ) -> PreferenceCollator:
+        """This collator: it learns nothing from data, and asks here whether a run finds what it will need.
+
+        Raises:
+            UserError: reference, judge or prompts for evaluations can't be used.
+        """
+        from swift_dpo.beforehand import check_beforehand
+
+        check_beforehand(args, self.tokenizer, evaluates=evaluation is not None)
+        return self
+
     def check(self, data: TaskData, args: TrainingArguments) -> None:
         """Tell what the training data is like.
 
         Raises:
-            UserError: more than ``max_bad_rows`` of its rows teach nothing, or the opposite of another; what
-                evaluations by generation need can't be used.
+            UserError: more than ``max_bad_rows`` of its rows teach nothing, or the opposite of another.
         """
-        from swift_dpo.arena import check_arena
         from swift_dpo.data_report import report
 
         self._check_columns(data, args)
-        check_arena(args)
+        self.check_evaluation(data)
         lines, fault = report(data, self)
         if args.trainer.process_index == 0:
             print("\n".join(lines), flush=True)
         if fault is not None:
             raise UserError(*fault)
+
+    def check_evaluation(self, data: TaskData) -> None:
+        """Refuse data without answers to other prompts, where the loss compares with these.
+
+        Raises:
+            UserError: all rows have one prompt.
+        """
+        if self.with_unrelated and data.records.data.column("unrelated").null_count:
+            raise UserError(
+                f"prompt: expected {data.name} rows with two different prompts at least, found one prompt in "
+                "all: loss kto compares each answer with one that has nothing to do with its prompt; add "
+                "others, or set loss to apo_zero_unpaired"
+            )
 
     def _check_columns(self, data: TaskData, args: TrainingArguments) -> None:
         known = data.records
@@ -114,7 +138,9 @@ class PreferenceCollator:
         if self.constraint is not None:
             violations = self.constraint.violations(record)
             scores = self.constraint.judged(scores, violations)
-        unrelated = alike(record["unrelated"], prompt) if self.with_unrelated else None
+        # Where all rows have one prompt there is none, which is refused once for all of them.
+        compares = self.with_unrelated and record["unrelated"] is not None
+        unrelated = alike(record["unrelated"], prompt) if compares else None
         extra = [] if unrelated is None else [unrelated]
         row = self.tokens.of_row(prompt, [*answers, *extra], record["tools"])
         other = row.only([len(answers)]) if extra else None

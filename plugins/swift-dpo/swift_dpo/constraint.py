@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from swift_core.errors import UserError
 from swift_dpo.functions import load_function
 
 
@@ -57,11 +58,11 @@ class Constraint:
         """Of each answer of a row: what the row says, else what the function says; None: nothing is known.
 
         Raises:
-            ValueError: the function gives something else than a number.
+            ValueError: the function fails, or gives something else than a number.
         """
         if record["violations"] is not None or self.function is None:
             return record["violations"]
-        found = [self._measure(record["prompt"], answer) for answer in record["answers"]]
+        found = [self._measured(record["prompt"], answer) for answer in record["answers"]]
         for value in found:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
                 raise ValueError(
@@ -72,6 +73,16 @@ class Constraint:
     def judged(self, scores: Sequence[float], violations: Sequence[float] | None) -> list[float]:
         """See :func:`judged_scores`."""
         return judged_scores(scores, violations, constraint_weight=self.weight)
+
+    def _measured(self, prompt: Any, answer: Any) -> Any:
+        try:
+            return self._measure(prompt, answer)
+        except UserError:
+            raise
+        except Exception as error:  # code of the user, which may fail in any way
+            raise ValueError(
+                f"violation_function: {self.function} failed ({type(error).__name__}: {error})"
+            ) from error
 
     @cached_property
     def _measure(self) -> Callable[[Any, Any], float]:

@@ -126,7 +126,14 @@ def _lengths(table: _Table, pairs: _Pairs | None, total: int) -> Iterator[str]:
     yield f"{total:,} rows, {answers:,} answers{template}"
     if pairs is None:
         good = table.scores > 0
-        sizes = [f"{table.lengths[which].mean():.1f}" if which.any() else "-" for which in (good, ~good)]
+        if good.all() or not good.any():
+            kind, other = ("good", "bad") if good.all() else ("bad", "good")
+            yield (
+                f"{answers:,} {kind} answers of {table.lengths.mean():.1f} tokens and no {other} one: what "
+                f"makes an answer {kind} can't be learned from these"
+            )
+            return
+        sizes = [f"{table.lengths[which].mean():.1f}" for which in (good, ~good)]
         yield f"{good.sum():,} good answers of {sizes[0]} tokens, {(~good).sum():,} bad ones of {sizes[1]}"
         return
     longer = (pairs.better_tokens > pairs.worse_tokens).mean()

@@ -22,13 +22,14 @@ def unpaired(records: datasets.Dataset) -> tuple[datasets.Dataset, str | None]:
 
     Of several answers to a prompt those above the mean of their scores are good, those below it bad, and
     those at it are left out. ``unrelated`` of each row becomes the answer of the next row with another
-    prompt (after the last row the first comes again): kto estimates from them how far the policy has moved.
+    prompt (after the last row the first comes again; none where all rows have one prompt): kto estimates from
+    them how far the policy has moved.
 
     Returns:
         The rows and what was done.
 
     Raises:
-        UserError: an answer by itself is neither good nor bad, or all rows have the same prompt.
+        UserError: an answer by itself is neither good nor bad.
     """
     faults, counts = Faults(), Counter[float]()
     table = write_table(_with_unrelated(_single(records, faults), counts), records.features)
@@ -70,11 +71,7 @@ def _single(records: datasets.Dataset, faults: Faults) -> Iterator[dict[str, Any
 
 
 def _with_unrelated(rows: Iterable[dict[str, Any]], counts: Counter[float]) -> Iterator[dict[str, Any]]:
-    """The same rows, each with the answer of the next one that has another prompt; counts their scores.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The same rows, each with the answer of the next one that has another prompt; counts their scores."""
     waiting: list[dict[str, Any]] = []
     # The last rows take the first one; where that has their prompt, the first with another.
     firsts: dict[str, str] = {}
@@ -89,9 +86,6 @@ def _with_unrelated(rows: Iterable[dict[str, Any]], counts: Counter[float]) -> I
     if not waiting:
         return
     others = [answer for prompt, answer in firsts.items() if prompt != waiting[0]["prompt"]]
-    if not others:
-        raise UserError(
-            "prompt: expected answers to two different prompts at least, found one prompt in all rows: kto "
-            "compares each answer with one that has nothing to do with its prompt"
-        )
-    yield from ({**earlier, "unrelated": others[0]} for earlier in waiting)
+    # Without another prompt there is none, which not every loss minds.
+    other = others[0] if others else None
+    yield from ({**earlier, "unrelated": other} for earlier in waiting)

@@ -16,6 +16,21 @@ _ANSWERS = (
     ),
     Metric(name="answer_complete", meaning="Share of them that end by themselves", group="answers"),
 )
+_JUDGED = (
+    Metric(
+        name="win_rate",
+        meaning="Share of prompts whose answer the judge prefers to the reference's; ties count half",
+        group="judge",
+    ),
+    Metric(
+        name="elo_gain",
+        meaning="Elo gained over the reference, in percent of its rating of 1000",
+        group="judge",
+        primary=True,
+    ),
+    Metric(name="elo_gain_low", meaning="Lower end of the 95 % interval of elo_gain", group="judge"),
+    Metric(name="elo_gain_high", meaning="Upper end of it", group="judge"),
+)
 _PAIRS = (
     Metric(
         name="rewards/accuracies",
@@ -28,6 +43,7 @@ _PAIRS = (
     ),
     Metric(name="loss", meaning="The loss of training", higher_is_better=False, group="pairs"),
     *_ANSWERS,
+    *_JUDGED,
 )
 _SINGLE = (
     Metric(
@@ -38,6 +54,7 @@ _SINGLE = (
     ),
     Metric(name="loss", meaning="The loss of training", higher_is_better=False, group="labels"),
     *_ANSWERS,
+    *_JUDGED,
 )
 
 DPO = TaskSpec(
@@ -49,6 +66,7 @@ DPO = TaskSpec(
     options="swift_dpo.options:DpoOptions",
     implementation="swift_dpo.hooks:DPO",
     metrics=_PAIRS,
+    step_figures=("rewards/accuracies", "rewards/margins", "kl/chosen", "nll_loss", "violations/chosen"),
     exports=(
         ExportFormat(name="hf", meaning="Folder that transformers and vLLM load"),
         ExportFormat(name="adapter", meaning="The LoRA adapter, for peft"),
@@ -86,4 +104,5 @@ KTO = replace(
     options="swift_dpo.options:KtoOptions",
     implementation="swift_dpo.hooks:KTO",
     metrics=_SINGLE,
+    step_figures=("rewards/chosen", "rewards/rejected", "kl"),
 )

@@ -123,3 +123,10 @@ def test_answers_by_themselves(told: Any) -> None:
     lines, fault = told(rows, spec=KTO)
     assert fault is None
     assert "3 good answers of" in lines and "3 bad ones of" in lines
+
+
+def test_good_answers_alone_are_told(told: Any) -> None:
+    rows = [{"prompt": f"p{n}", "completion": " a", "label": True} for n in range(3)]
+    lines, fault = told(rows, spec=KTO)
+    assert "3 good answers of" in lines and "and no bad one" in lines
+    assert fault is None

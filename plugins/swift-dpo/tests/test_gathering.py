@@ -59,10 +59,9 @@ def test_weights_and_margins_stay_with_each_answer() -> None:
     assert load(*rows).records["weight"] == [2.0, 2.0, 3.0, 3.0]
 
 
-def test_one_prompt_in_all_rows_is_refused() -> None:
+def test_of_one_prompt_in_all_rows_there_is_no_unrelated_answer() -> None:
     row = {"prompt": "p", "completion": "a", "label": True}
-    with pytest.raises(UserError, match="found one prompt in all rows"):
-        load(row, row)
+    assert load(row, row).records["unrelated"] == [None, None]
 
 
 def test_equal_scores_only_are_refused() -> None:

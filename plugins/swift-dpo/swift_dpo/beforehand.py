@@ -1,0 +1,81 @@
+"""What options name beside the data (reference, judge, prompts), looked up before anything is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swift_core.errors import UserError
+from swift_core.model_folders import load_config
+from swift_core.models import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from swift_core.arguments import TrainingArguments
+
+_OF_EVALUATIONS = ("eval_prompts", "judge")
+
+
+def check_beforehand(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, *, evaluates: bool) -> None:
+    """Refuse what would stop a run at its first step, or at an evaluation after hours.
+
+    Args:
+        args: of the run.
+        tokenizer: of its model.
+        evaluates: whether there is evaluation data.
+
+    Raises:
+        UserError: reference, judge or prompts can't be used; all faults at once.
+    """
+    # Loads what makes and judges answers.
+    from swift_dpo.arena import check_arena
+
+    faults: list[str] = []
+    total = 0
+    for check in (
+        lambda: _check_reference(args, tokenizer),
+        lambda: check_arena(args) if evaluates else _refuse_useless(args),
+    ):
+        try:
+            check()
+        except UserError as error:
+            faults += error.faults
+            total += error.total
+    if faults:
+        raise UserError(*faults, total=total)
+
+
+def _refuse_useless(args: TrainingArguments) -> None:
+    useless = [name for name in _OF_EVALUATIONS if getattr(args.task, name) is not None]
+    if useless:
+        raise UserError(
+            *(
+                f"{name}: is used at evaluations, and there is no evaluation data; set eval_dataset or "
+                "eval_split, or leave it out"
+                for name in useless
+            )
+        )
+
+
+def _check_reference(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a reference that is not there, or that other token ids mean other words to."""
+    name = getattr(args.task, "reference", None)
+    if name is None:
+        return
+    other = args.with_merged_model(name)
+    try:
+        load_config(other)
+    except UserError as error:
+        raise UserError(
+            *(fault.replace("model_name_or_path", "reference") for fault in error.faults)
+        ) from error
+    try:
+        ids = load_tokenizer(other).get_vocab()
+    except UserError:  # its weights may lie alone
+        return
+    changed = next((token for token, n in tokenizer.get_vocab().items() if ids.get(token, n) != n), None)
+    if changed is not None:
+        raise UserError(
+            f"reference: {name} has another tokenizer than the model ({changed!r} has the id {ids[changed]} "
+            f"there and {tokenizer.get_vocab()[changed]} here); choose a model with the same one"
+        )

@@ -1,0 +1,117 @@
+"""What options name is looked for before a run begins, and told under the name of its option."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.errors import UserError
+from swift_core.preparation import prepare_task
+
+Make = Callable[..., TrainingArguments]
+Rows = list[dict[str, Any]]
+
+
+def faults(args: TrainingArguments, rows: Rows, evaluation: Rows | None = None) -> tuple[str, ...]:
+    with pytest.raises(UserError) as caught:
+        prepare_task(args, rows, evaluation)
+    return caught.value.faults
+
+
+def test_all_that_is_not_there_is_told_at_once(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"question": "who"}\n', encoding="utf-8")
+    args = make_args(
+        causal,
+        eval_samples=2,
+        reference=str(tmp_path / "nowhere"),
+        judge=f"{tmp_path}/none.py:score",
+        eval_prompts=str(tmp_path / "prompts.jsonl"),
+    )
+    reference, judge, prompts = faults(args, pairs, pairs)
+    assert reference.startswith("reference: there is no folder")
+    assert judge.startswith("judge: there is no file")
+    assert "prompts.jsonl:1: prompt: expected a text" in prompts
+
+
+@pytest.mark.parametrize("options", [{"judge": "json:dumps"}, {"eval_prompts": "p.jsonl"}])
+def test_what_evaluations_use_needs_evaluation_data(
+    causal: Path, pairs: Rows, make_args: Make, options: dict[str, Any]
+) -> None:
+    (fault,) = faults(make_args(causal, **options), pairs)
+    assert fault.startswith(f"{next(iter(options))}: is used at evaluations, and there is no evaluation data")
+
+
+def test_a_reward_model_is_looked_for_under_the_name_judge(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    (fault,) = faults(make_args(causal, judge=f"{tmp_path}/none"), pairs, pairs)
+    assert fault.startswith("judge: there is no folder")
+
+
+def test_a_reference_with_other_token_ids_is_refused(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    other = shutil.copytree(causal, tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    (fault,) = faults(make_args(causal, reference=str(other)), pairs)
+    assert "has another tokenizer than the model" in fault
+
+
+def test_nothing_is_looked_for_where_nothing_is_trained(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    prepare_task(make_args(causal, reference=str(tmp_path / "gone")), pairs, check=False)
+
+
+def test_a_constraint_that_fails_is_told_by_row(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "rule.py").write_text("def score(prompt, answer):\n    return {}[prompt]\n", encoding="utf-8")
+    args = make_args(causal, "cpo", constraint_weight=1, violation_function=f"{tmp_path}/rule.py:score")
+    found = faults(args, pairs)
+    assert len(found) == len(pairs)
+    assert found[0].startswith("train row 1: violation_function: ") and "failed (KeyError:" in found[0]
+
+
+def test_a_prompt_alone_is_enough_for_a_loss_that_compares_with_no_other(
+    causal: Path, make_args: Make
+) -> None:
+    rows = [{"prompt": "who", "completion": f" {n}", "label": n % 2 == 0} for n in range(4)]
+    (fault,) = faults(make_args(causal, "kto"), rows)
+    assert "found one prompt in all" in fault and "apo_zero_unpaired" in fault
+    (fault,) = faults(make_args(causal, "kto"), [*rows, {**rows[0], "prompt": "what"}], rows)
+    assert fault.startswith("prompt: expected eval rows with two different prompts")
+    trainer = SwiftTrainer(make_args(causal, "kto", loss="apo_zero_unpaired"), train_dataset=rows)
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_the_console_shows_what_a_person_watches_and_the_logs_keep_all(
+    causal: Path, pairs: Rows, make_args: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = SwiftTrainer(make_args(causal), train_dataset=pairs)
+    trainer.train()
+    (line, _) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    shown = [part.rsplit(" ", 1)[0] for part in line.split("  ")[1:]]
+    assert shown == [
+        "loss",
+        "grad norm",
+        "lr",
+        "rewards/accuracies",
+        "rewards/margins",
+        "kl/chosen",
+        "useful tokens/s",
+        "ETA",
+    ]
+    assert trainer.state.log_history[0].keys() >= {"logps/rejected", "kl_token/chosen", "logits/chosen"}
