@@ -25,6 +25,7 @@ from swift_core.runtime import contract_faults
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "README.zh-CN.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "plugins" / "swift-embedding" / "README.md",
     ROOT / "plugins" / "swift-cls" / "README.md",
