@@ -107,7 +107,7 @@ def out(data: Path, causal: Path, results: Path) -> str:
     """
     train = ["preference", "--model", str(causal), "--data", str(data / "train.jsonl"), "--batches", "2"]
     train += ["--repeats", "1", "--prompt-tokens", "9-20", "--answer-tokens", "3-9", "--batch-size", "2"]
-    train += ["--learning-rate", "1e-3", "--max-length", "200"]
+    train += ["--learning-rate", "1e-4", "--max-length", "200"]
     quality = ["preference-quality", "--data", str(data.parent), "--set", data.name, "--model", str(causal)]
     quality += ["--results", str(results), "--batch-size", "4", "--prompts", "3", "--max-new-tokens", "4"]
     quality += ["--max-length", "200"]
