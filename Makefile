@@ -6,7 +6,7 @@ PLUGINS := plugins/swift-embedding plugins/swift-cls plugins/swift-reranker plug
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e $(plugin))
 SOURCES := swift_core plugins tests benchmarks docs
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/.demo
 	$(BIN)/python plugins/swift-embedding/examples/cmrc2018/demo.py
@@ -19,6 +19,11 @@ lint: .venv/.test
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check --quiet $(SOURCES)
 	$(BIN)/mypy
+
+docs: .venv/.docs
+	$(BIN)/python docs/generate.py --check
+	@# Not --quiet: it hides warnings from --strict too.
+	$(BIN)/python -m mkdocs build --strict --site-dir site
 
 .venv/.torch: constraints.txt
 	@echo "== Making .venv and installing torch: the largest download, from 200 MB to several GB"
@@ -36,5 +41,10 @@ lint: .venv/.test
 	$(PIP) install --quiet --constraint constraints.txt -e ".[test]"
 	@touch $@
 
+.venv/.docs: .venv/.demo
+	@echo "== Installing what the site of the docs needs"
+	$(PIP) install --quiet --constraint constraints.txt -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf .venv output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site output .pytest_cache .mypy_cache .ruff_cache

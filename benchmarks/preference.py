@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
     shape = Shape(answers=parsed.ranked, prompt=parsed.prompt_tokens, answer=parsed.answer_tokens)
     with tempfile.TemporaryDirectory() as folder:
-        model = write_chat_model(parsed.tokenizer or demo_model(), Path(folder) / "model")
+        model = parsed.model or write_chat_model(parsed.tokenizer or demo_model(), Path(folder) / "model")
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
         steps = parsed.warmup_steps + parsed.batches
         rows = cut_rows(read_text(parsed.data), tokenizer, steps * parsed.batch_size, shape)
@@ -68,12 +68,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks preference", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="jsonl of prompt, chosen, rejected: its text is cut anew")
-    add("--tokenizer", type=Path, help="folder of a tokenizer (default: MiniLM's of the demo)")
+    add(
+        "--tokenizer",
+        type=Path,
+        help="folder of a tokenizer for the random model (default: MiniLM's)",
+    )
+    add("--model", type=Path, help="folder of a causal model with a chat template, instead of the random one")
     add("--lora", type=int, nargs="?", const=16, metavar="RANK", help="train LoRA (rank 16)")
     add("--cached", action="store_true", help="Swift knows the reference ahead; TRL with and without")
     add("--ranked", type=int, default=2, metavar="ANSWERS", help="answers of a prompt, all pairs (2)")
     add("--checkpointing", action="store_true", help="gradient checkpointing on all sides")
-    add("--as-shipped", action="store_true", help="TRL as it ships too: logits of all tokens")
+    add(
+        "--peers",
+        nargs="+",
+        choices=("leanest", "answers only", "as shipped"),
+        default=["leanest"],
+        help="forms of TRL (default: leanest): it computes logits of all tokens (as shipped), of answers' "
+        "tokens as it does on CUDA (answers only), and no more than the loss needs (leanest)",
+    )
     add(
         "--same-library",
         choices=("fastest", "torch"),
@@ -98,11 +110,9 @@ def _sides(parsed: argparse.Namespace) -> list[Side]:
     from benchmarks.preference_sides import Setting, Swift, Trl
 
     setting = Setting(lora_rank=parsed.lora, checkpointing=parsed.checkpointing, library=parsed.same_library)
-    sides: list[Side] = [Trl(setting, lean=True)]
+    sides: list[Side] = [Trl(setting, form) for form in parsed.peers]
     if parsed.cached:
-        sides.append(Trl(setting, lean=True, precomputed=True))
-    if parsed.as_shipped:
-        sides.append(Trl(setting, lean=False))
+        sides.append(Trl(setting, parsed.peers[0], precomputed=True))
     return [*sides, Swift(setting, cached=parsed.cached)]
 
 
@@ -119,12 +129,13 @@ def _work_lines(parsed: argparse.Namespace, work: Workload, lengths: Sequence[Le
         "torch": "torch's own for all",
     }
     return [
-        f"model     random Qwen3 of some 30 M parameters, float32; {what}{more}",
+        f"model     {parsed.model or 'random Qwen3 of some 30 M parameters'}, float32; {what}{more}",
         f"data      text of {parsed.data.parent.name}/{parsed.data.name}; prompts of {prompt:,.0f}, answers "
         f"of {answer:,.0f} tokens (medians), {parsed.ranked} answers of a prompt",
         f"training  dpo, reference {'known ahead' if parsed.cached else 'computed online'}; {work.steps} "
-        f"steps of {work.batch_size} prompts, {_pairs(parsed)} pairs, the first {parsed.warmup_steps} "
-        f"not timed; AdamW, learning rate {work.learning_rate:g}",
+        f"steps of {work.batch_size} prompts, {_pairs(parsed)} pairs; the first {parsed.warmup_steps} "
+        "not timed; "
+        f"AdamW, learning rate {work.learning_rate:g}",
         f"tokens    {useful:,} useful ones (a prompt counts twice in each pair); TRL computes {padded:,}, "
         f"{padded / useful:.2f} for each useful one; Swift {computed:,}, {computed / useful:.2f}",
         f"library   of matrix products: {libraries[parsed.same_library]}",

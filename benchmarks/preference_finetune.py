@@ -20,7 +20,7 @@ import trl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.measure import RecordsLoss, Span, now
-from benchmarks.preference_sides import PeerTrainer, SameAdapter, answers_only, peer_lora
+from benchmarks.preference_sides import PeerTrainer, SameAdapter, computing, peer_lora
 from benchmarks.sides import recipe_options
 from benchmarks.workload import Row
 from swift_core import SwiftTrainer, TrainingArguments
@@ -131,7 +131,7 @@ def train_peer(
     """
     began = now()
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    with answers_only():
+    with computing("leanest"):
         trainer = PeerTrainer(
             model=AutoModelForCausalLM.from_pretrained(model, local_files_only=True, dtype=torch.float32),
             args=trl.DPOConfig(

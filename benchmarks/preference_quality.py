@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from benchmarks.jobs import Result, in_turns, model_name, run_jobs
@@ -57,7 +58,8 @@ class Job:
             "rows": self.rows,
             "test_rows": self.test_rows,
             "recipe": asdict(self.recipe),
-            "arena": asdict(self.arena),
+            # Not the whole path: the project may stand elsewhere tomorrow.
+            "arena": asdict(self.arena) | {"judge": self.arena.judge and Path(self.arena.judge).parent.name},
         }
 
 
@@ -192,11 +194,10 @@ def _curve_lines(results: Sequence[Result]) -> list[str]:
     seeds = sorted({seed for system, seed in losses if system == "swift" and ("peer", seed) in losses})
     lines = []
     for seed in seeds:
-        pairs = list(zip(losses["swift", seed], losses["peer", seed], strict=True))
-        differences = [abs(mine - theirs) for mine, theirs in pairs]
+        mine, theirs = losses["swift", seed], losses["peer", seed]
+        differences = [abs(a - b) for a, b in zip(mine, theirs, strict=True)]
         lines.append(
-            f"\nlosses of the {len(pairs)} steps of seed {seed}: largest difference {max(differences):.1e}, "
-            f"of the first {differences[0]:.1e}; means {sum(a for a, _ in pairs) / len(pairs):.4f} (swift) "
-            f"and {sum(b for _, b in pairs) / len(pairs):.4f} (peer)"
+            f"\nlosses of {len(mine)} steps, seed {seed}: largest difference {max(differences):.1e}, of "
+            f"the first {differences[0]:.1e}; means {fmean(mine):.4f} (swift) and {fmean(theirs):.4f} (peer)"
         )
     return lines

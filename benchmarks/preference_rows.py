@@ -117,7 +117,8 @@ def cut_rows(text: str, tokenizer: Any, count: int, shape: Shape) -> list[Row]:
         ValueError: the text has not enough words.
     """
     words = [found.span() for found in re.finditer(r"\S+", text)]
-    sizes = [len(ids) for ids in _pieces(tokenizer, [text[start:end] for start, end in words])]
+    starts = [0, *(end for _, end in words)]  # a word with the space before it, which may be a token too
+    sizes = _sizes(tokenizer, [text[start:end] for start, (_, end) in zip(starts, words, strict=False)])
     if sum(sizes) <= max(shape.prompt[1], shape.answer[1]):
         raise ValueError(f"expected more than {shape.prompt[1]:,} tokens of text, found {sum(sizes):,}")
     draw = random.Random(0)
@@ -145,9 +146,8 @@ def cut_rows(text: str, tokenizer: Any, count: int, shape: Shape) -> list[Row]:
     ]
 
 
-def _pieces(tokenizer: Any, words: Sequence[str]) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(list(words), add_special_tokens=False)["input_ids"]
-    return found
+def _sizes(tokenizer: Any, words: Sequence[str]) -> list[int]:
+    return [len(ids) for ids in tokenizer(list(words), add_special_tokens=False)["input_ids"]]
 
 
 def pairs_of(rows: Sequence[Row]) -> list[Row]:

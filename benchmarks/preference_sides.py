@@ -27,6 +27,8 @@ from benchmarks.workload import Workload
 from swift_core.matmul import fastest_float32_matmul
 from swift_dpo.model import memory_of
 
+Form = Literal["as shipped", "answers only", "leanest"]
+"""Which tokens' logits TRL computes: those of all, or of answers; leanest: without the figures it logs."""
 Library = Literal["own", "fastest", "torch"]
 """Which library multiplies matrices: each side's own choice, the faster one for both, torch's for both."""
 
@@ -67,15 +69,13 @@ class Trl:
 
     Args:
         setting: see there.
-        lean: only tokens of answers meet the vocabulary, and only what the loss needs is computed there; see
-            :func:`answers_only`.
+        form: see there.
         precomputed: the reference's log-probabilities are computed before the first step.
     """
 
-    def __init__(self, setting: Setting, *, lean: bool, precomputed: bool = False) -> None:
-        form = "leanest" if lean else "as shipped"
+    def __init__(self, setting: Setting, form: Form, *, precomputed: bool = False) -> None:
         self.name = f"TRL, {form}{', reference precomputed' if precomputed else ''}"
-        self._setting, self._lean, self._precomputed = setting, lean, precomputed
+        self._setting, self._form, self._precomputed = setting, form, precomputed
 
     def train(self, work: Workload, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trained:
         """See :class:`benchmarks.sides.Side`."""
@@ -83,7 +83,7 @@ class Trl:
         routed = {"own": nullcontext, "torch": torchs_library}.get(
             self._setting.library, functools.partial(fastest_float32_matmul, device)
         )
-        with routed(), answers_only() if self._lean else nullcontext():
+        with routed(), computing(self._form):
             began = now()
             trainer = self._trainer(work, folder, [SameAdapter(), *callbacks])
             took = now() - began
@@ -165,16 +165,18 @@ def torchs_library() -> Iterator[None]:
 
 
 @contextmanager
-def answers_only() -> Iterator[None]:
-    """Inside, TRL does on a CPU what it does on CUDA: no logits but those that predict an answer's token.
+def computing(form: Form) -> Iterator[None]:
+    """Inside, TRL computes what ``form`` says.
 
-    Figures that it logs and Swift does not (entropy, top-1 accuracy), each a pass over all logits here,
-    are left out as well, and the mean of the logits.
+    Answers only: it does on a CPU what it does on CUDA, no logits but those that predict an answer's token.
+    Leanest: nor the entropy, the mean and the top-1 accuracy that it logs, each a pass over all logits here.
     """
     parts: Any = utils
     compacts, adds_head = parts._use_triton, dpo_trainer.add_fused_lm_head
-    parts._use_triton = lambda device: True  # read where positions are chosen; the kernel has its own
-    dpo_trainer.add_fused_lm_head = functools.partial(_add_bare_head, adds_head)
+    if form != "as shipped":
+        parts._use_triton = lambda device: True  # read where positions are chosen; the kernel has its own
+    if form == "leanest":
+        dpo_trainer.add_fused_lm_head = functools.partial(_add_bare_head, adds_head)
     try:
         yield
     finally:

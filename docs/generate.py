@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -29,6 +30,7 @@ from swift_cls.spec import SPEC as CLASSIFICATION
 from swift_core.arguments import WITHOUT_EFFECT
 from swift_core.cli import build_parser
 from swift_core.core_options import CORE_DEFAULTS, CoreOptions
+from swift_core.hookspecs import RUN_HOOKS, TASK_HOOKS, RunHooks, TaskHooks
 from swift_core.labels.definitions import LabelTable, Policy
 from swift_core.options import Option, options_of
 from swift_core.spec import TaskSpec
@@ -187,6 +189,20 @@ def field_table(fields_of: type) -> str:
     return "\n".join(rows)
 
 
+def hook_head(name: str) -> str:
+    """The heading of a hook, what it is called with and returns, and what its docstring says."""
+    function = getattr(TaskHooks if name in TASK_HOOKS else RunHooks, name)
+    signature = inspect.signature(function)
+    arguments = [argument for argument in signature.parameters.values() if argument.name != "self"]
+    rows = [f"| `{argument.name}` | `{_escaped(str(argument.annotation))}` |" for argument in arguments]
+    text = re.sub(r":\w+:`[\w.]*?(\w+)`", r"`\1`", inspect.getdoc(function) or "").replace("``", "`")
+    returns = f"Returns `{signature.return_annotation}`." if name in TASK_HOOKS else ""
+    raises = re.sub(r"Raises:\n +([\w.]+): (.*)", r"Raises `\1`: \2", text)
+    heading = f"### `{name}({', '.join(argument.name for argument in arguments)})`"
+    table = "\n".join(["| argument | type |", "| --- | --- |", *rows])
+    return "\n\n".join(part for part in (heading, raises, table, returns) if part) + "\n"
+
+
 def command_help(*command: str) -> str:
     """What ``swift COMMAND --help`` prints here, without the commands that installed packages add."""
     parser = build_parser()
@@ -229,6 +245,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "preference-losses": preference_losses,
     "label-fields": lambda: field_table(LabelTable),
     "policy-fields": lambda: field_table(Policy),
+    **{
+        f"hook-{name.replace('_', '-')}": lambda name=name: hook_head(name)  # type: ignore[misc]
+        for name in (*TASK_HOOKS, *RUN_HOOKS)
+    },
     "families": families,
     "trainer-options": trainer_names,
     "refused-options": refused_table,

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import PluginError, UserError, did_you_mean, listed
 from swift_core.options import find_faults, options_of
-from swift_core.registry import EXTENSION_GROUP, Claim, find_claims, load_entry, load_object
+from swift_core.registry import (
+    EXTENSION_GROUP,
+    Claim,
+    conflict_of,
+    disabled_fault,
+    find_claims,
+    load_entry,
+    load_object,
+)
 from swift_core.spec import ExtensionSpec
 
 if TYPE_CHECKING:
@@ -25,12 +33,13 @@ def find_extension(name: str) -> Claim:
         UserError: no installed package provides it, or several do.
     """
     claims = find_claims(EXTENSION_GROUP)
-    fitting = [claim for claim in claims if name in (claim.name, claim.qualified_name)]
+    fitting = [claim for claim in claims if claim.is_called(name)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        names = " or ".join(claim.qualified_name for claim in fitting)
-        raise UserError(f"several packages provide '{name}': write {names}, or uninstall one")
+        raise UserError(str(conflict_of(fitting[0], fitting)))
+    if disabled := disabled_fault(name, EXTENSION_GROUP):
+        raise UserError(disabled)
     known = sorted({claim.name for claim in claims})
     raise UserError(
         f"no installed package provides the extension '{name}'.{did_you_mean(name, known)} "

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
+from swift_core.compatibility import core_misfit, core_window
 from swift_core.errors import PluginError, UserError, did_you_mean, listed
 from swift_core.spec import TASK_NAME, TaskSpec
 
 TASK_GROUP = "swift.tasks"
 COMMAND_GROUP = "swift.commands"
 EXTENSION_GROUP = "swift.extensions"
+DISABLE_VARIABLE = "SWIFT_DISABLE_PLUGINS"
 
 OUR_PACKAGES = {
     "embedding": "swift-embedding",
@@ -56,14 +60,70 @@ class Claim:
         except (OSError, ValueError):  # metadata that is missing or not UTF-8
             return None
 
+    @cached_property
+    def core_window(self) -> str | None:
+        """The versions of swift-core that the distribution asks for; None where it asks for none."""
+        return core_window(self.entry_point.dist)
+
+    @cached_property
+    def misfit(self) -> str | None:
+        """Why the distribution can't be used with this swift-core; None when it can."""
+        return core_misfit(self.entry_point.dist)
+
     @property
     def qualified_name(self) -> str:
         """``package:name``, which names this claim even when others make the same."""
         return f"{self.package}:{self.name}"
 
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is its name, or its qualified name in any spelling of the package's."""
+        package, _, bare = name.rpartition(":")
+        return bare == self.name and (not package or _canonical(package) == _canonical(self.package))
+
 
 def find_claims(group: str = TASK_GROUP) -> list[Claim]:
-    """All claims of installed packages on names of ``group``, sorted by name and package."""
+    """The claims of installed packages on names of ``group``, sorted by name and package.
+
+    Packages that ``SWIFT_DISABLE_PLUGINS`` names are left out: see :func:`find_disabled`.
+    """
+    disabled = disabled_packages()
+    return [claim for claim in _all_claims(group) if _canonical(claim.package) not in disabled]
+
+
+def find_disabled(group: str = TASK_GROUP) -> list[Claim]:
+    """The claims on names of ``group`` that :func:`find_claims` leaves out."""
+    disabled = disabled_packages()
+    return [claim for claim in _all_claims(group) if _canonical(claim.package) in disabled]
+
+
+def disabled_packages() -> frozenset[str]:
+    """The packages that ``SWIFT_DISABLE_PLUGINS`` names, separated by commas."""
+    names = os.environ.get(DISABLE_VARIABLE, "").split(",")
+    return frozenset(_canonical(name.strip()) for name in names if name.strip())
+
+
+def packages_not_found() -> list[str]:
+    """Names in ``SWIFT_DISABLE_PLUGINS`` that no installed distribution has."""
+    wanted = disabled_packages()
+    if not wanted:
+        return []
+    present = {_canonical(name) for name in map(_name_of, distributions()) if name}
+    return sorted(wanted - present)
+
+
+def _name_of(distribution: Distribution) -> str | None:
+    try:
+        return distribution.metadata["Name"]
+    except Exception:  # metadata that is missing, not UTF-8 or without a name
+        return None
+
+
+def _canonical(package: str) -> str:
+    # https://packaging.python.org/en/latest/specifications/name-normalization/
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _all_claims(group: str) -> list[Claim]:
     found: dict[tuple[str, str], Claim] = {}
     for distribution in distributions():
         for entry in _entry_points(distribution) or ():
@@ -94,15 +154,35 @@ def fault_of(claim: Claim, claims: Iterable[Claim]) -> str | None:
         return f"'{claim.name}' is no task type's name: use lower-case words joined by '-'"
     owner = OUR_PACKAGES.get(claim.name)
     if owner is not None:
-        same = claim.package.replace("_", "-").lower() == owner
+        same = _canonical(claim.package) == owner
         return None if same else f"the name '{claim.name}' belongs to {owner}; rename the task type"
+    return conflict_of(claim, claims, "task_type=")
+
+
+def conflict_of(claim: Claim, claims: Iterable[Claim], before: str = "") -> str | None:
+    """Which packages provide the name of ``claim`` as well, and what to write; None when none does.
+
+    Args:
+        claim: the one to judge.
+        claims: all of its group.
+        before: what stands before a name where it is written.
+    """
     others = [c for c in claims if c.name == claim.name and c.package != claim.package]
-    if others:
-        ours = [claim, *others]
-        names = " or ".join(f"task_type={c.qualified_name}" for c in sorted(ours, key=lambda c: c.package))
-        packages = listed([c.package for c in sorted(ours, key=lambda c: c.package)])
-        return f"several packages provide '{claim.name}' ({packages}): write {names}, or uninstall one"
-    return None
+    if not others:
+        return None
+    same = sorted([claim, *others], key=lambda c: c.package)
+    names = " or ".join(f"{before}{c.qualified_name}" for c in same)
+    packages = listed([c.package for c in same])
+    return f"several packages provide '{claim.name}' ({packages}): write {names}, or uninstall one"
+
+
+def disabled_fault(name: str, group: str = TASK_GROUP) -> str | None:
+    """Say that ``name`` is there but left out by ``SWIFT_DISABLE_PLUGINS``; None when it is not."""
+    left_out = [claim for claim in find_disabled(group) if claim.is_called(name)]
+    if not left_out:
+        return None
+    packages = listed([claim.package for claim in left_out])
+    return f"{packages} provides '{name}', but {DISABLE_VARIABLE} names that package; take it out there"
 
 
 def find_task(name: str) -> Claim:
@@ -112,11 +192,12 @@ def find_task(name: str) -> Claim:
         UserError: no installed package provides it, or several do.
     """
     claims = find_claims()
-    package, _, bare = name.rpartition(":")
-    if package:
-        exact = [c for c in claims if c.name == bare and c.package == package]
+    if ":" in name:
+        exact = [c for c in claims if c.is_called(name)]
         if exact:
             return exact[0]
+        if disabled := disabled_fault(name):
+            raise UserError(f"task_type: {disabled}")
         found = listed([c.qualified_name for c in claims])
         raise UserError(f"task_type: no installed package provides '{name}'; installed: {found}")
     same_name = [c for c in claims if c.name == name]
@@ -128,8 +209,10 @@ def find_task(name: str) -> Claim:
     raise UserError(_unknown(name, sorted({c.name for c in claims})))
 
 
-def _unknown(name: str, installed: list[str]) -> str:
+def _unknown(name: str, installed: Sequence[str]) -> str:
     known = [*installed, *OUR_PACKAGES]
+    if disabled := disabled_fault(name):
+        return f"task_type: {disabled}"
     if name in OUR_PACKAGES:
         return f"task_type: '{name}' is not installed; install it with: pip install {OUR_PACKAGES[name]}"
     return (
@@ -142,7 +225,8 @@ def load_spec(claim: Claim) -> TaskSpec:
     """Import the spec that ``claim`` points to.
 
     Raises:
-        PluginError: the package can't be imported, or what it gives is not a TaskSpec of that name.
+        PluginError: the package is for another swift-core, can't be imported, or what it gives is not a
+            TaskSpec of that name.
     """
     who = f"package {claim.package} {claim.version}, task type '{claim.name}'"
     spec = load_entry(claim, who)
@@ -161,8 +245,10 @@ def load_entry(claim: Claim, who: str) -> Any:
     """Import what the entry point of ``claim`` names; ``who`` starts the message.
 
     Raises:
-        PluginError: it can't be imported.
+        PluginError: the package is for another swift-core, or it can't be imported.
     """
+    if claim.misfit is not None:
+        raise PluginError(f"{who}: {claim.misfit}")
     try:
         # What a plugin prints while it is imported must not end up in JSON on stdout.
         with contextlib.redirect_stdout(sys.stderr):

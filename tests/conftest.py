@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,15 @@ def write_package(
     name: str,
     *,
     version: str = "1.0",
+    requires: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
     entry_points: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Path:
     """Lay a package into ``site`` as pip would: its modules, and metadata with entry points."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
     lines = []
     for group, entries in (entry_points or {}).items():
         lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]

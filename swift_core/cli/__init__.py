@@ -24,12 +24,13 @@ _HANDLERS = {
     "compare": "swift_core.cli.compare:compare_runs",
     "tasks": "swift_core.cli.show:tasks",
     "describe": "swift_core.cli.show:describe",
-    "plugins": "swift_core.cli.show:plugins",
+    "plugins": "swift_core.cli.plugins:plugins",
     "runs": "swift_core.cli.runs:runs",
     "gate": "swift_core.cli.runs:gate",
     "labels": "swift_core.cli.labels:labels",
     "new": "swift_core.new.command:new",
 }
+OWN_COMMANDS = tuple(_HANDLERS)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,7 +114,9 @@ def _add_show(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--all", action="store_true", help="also the options of transformers.TrainingArguments"
     )
     describe.add_argument("--json-schema", action="store_true", help="JSON Schema of a run file of this task")
-    plugins = commands.add_parser("plugins", help="list installed packages, their versions and faults")
+    plugins = commands.add_parser(
+        "plugins", help="list installed packages, with versions, faults and conflicts"
+    )
     for command in (tasks, describe, plugins):
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -209,22 +212,21 @@ def _run_plugin_command(command: str, arguments: list[str]) -> int:
 
 
 def _plugin_command(command: str) -> Callable[[list[str]], int]:
-    from swift_core.registry import COMMAND_GROUP, find_claims, load_object
+    from swift_core.registry import COMMAND_GROUP, conflict_of, disabled_fault, find_claims, load_entry
 
-    claims = [c for c in find_claims(COMMAND_GROUP) if c.name == command]
+    everything = find_claims(COMMAND_GROUP)
+    claims = [claim for claim in everything if claim.is_called(command)]
     if len(claims) > 1:
-        raise UserError(
-            f"command '{command}': several packages provide it: {listed([c.package for c in claims])}"
-        )
+        raise UserError(f"command '{command}': {conflict_of(claims[0], claims, 'swift ')}")
     if claims:
-        function: Callable[[list[str]], int] = load_object(claims[0].entry_point.value, claims[0])
+        who = f"package {claims[0].package} {claims[0].version}"
+        function: Callable[[list[str]], int] = load_entry(claims[0], f"{who}, command '{command}'")
         if not callable(function):
-            raise PluginError(
-                f"package {claims[0].package} {claims[0].version}: "
-                f"{claims[0].entry_point.value} is no function"
-            )
+            raise PluginError(f"{who}: {claims[0].entry_point.value} is no function")
         return function
-    known = [*_HANDLERS, *(c.name for c in find_claims(COMMAND_GROUP))]
+    if disabled := disabled_fault(command, COMMAND_GROUP):
+        raise UserError(f"command '{command}': {disabled}")
+    known = [*_HANDLERS, *(claim.name for claim in everything)]
     raise UserError(
         f"there is no command '{command}'.{did_you_mean(command, known)} Commands: {listed(known)}"
     )

@@ -11,19 +11,9 @@ from typing import TYPE_CHECKING, Any
 from swift_core.arguments import task_options
 from swift_core.core_options import CoreOptions
 from swift_core.errors import PluginError, UserError
-from swift_core.extensions import load_extension_spec
 from swift_core.labels.telling import as_json, shown
 from swift_core.options import Option, options_of
-from swift_core.registry import (
-    COMMAND_GROUP,
-    EXTENSION_GROUP,
-    Claim,
-    fault_of,
-    find_claims,
-    find_task,
-    find_unreadable,
-    load_spec,
-)
+from swift_core.registry import Claim, fault_of, find_claims, find_task, load_spec
 from swift_core.spec import Layout, TaskSpec
 
 if TYPE_CHECKING:
@@ -36,7 +26,7 @@ def tasks(parsed: argparse.Namespace) -> int:
     claims = find_claims()
     faulty = 0
     for claim in claims:
-        spec, fault = _spec_or_fault(claim, claims)
+        spec, fault = spec_or_fault(claim, claims)
         if spec is None or fault:
             faulty += 1
             continue
@@ -88,63 +78,12 @@ def labels_as_tasks(labels: Labels, tasks: Sequence[Mapping[str, Any]]) -> list[
     return found
 
 
-def plugins(parsed: argparse.Namespace) -> int:
-    """``swift plugins``: the packages that provide a task type, an extension or a command, with faults."""
-    claims = find_claims()
-    rows = []
-    for claim in claims:
-        _, fault = _spec_or_fault(claim, claims)
-        rows.append(
-            {
-                "package": claim.package,
-                "version": claim.version,
-                "provides": f"task {claim.name}",
-                "fault": fault,
-            }
-        )
-    for claim in find_claims(EXTENSION_GROUP):
-        rows.append(
-            {
-                "package": claim.package,
-                "version": claim.version,
-                "provides": f"extension {claim.name}",
-                "fault": _extension_fault(claim),
-            }
-        )
-    for claim in find_claims(COMMAND_GROUP):
-        rows.append(
-            {
-                "package": claim.package,
-                "version": claim.version,
-                "provides": f"command {claim.name}",
-                "fault": None,
-            }
-        )
-    fault = "its entry_points.txt can't be read; install it again or remove it"
-    for name in find_unreadable():
-        rows.append({"package": name, "version": None, "provides": None, "fault": fault})
-    if parsed.json:
-        print(json.dumps(rows, ensure_ascii=False))
-    elif not rows:
-        print("No package with a task type, an extension or a command is installed.")
-    else:
-        print_table(("package", "version", "provides", "fault"), [tuple(r.values()) for r in rows])
-    return 0
-
-
-def _spec_or_fault(claim: Claim, claims: Sequence[Claim]) -> tuple[TaskSpec | None, str | None]:
+def spec_or_fault(claim: Claim, claims: Sequence[Claim]) -> tuple[TaskSpec | None, str | None]:
+    """What a task type says about itself, and why it can't be used; one of them may be None."""
     try:
         return load_spec(claim), fault_of(claim, claims)
     except PluginError as error:
         return None, str(error)
-
-
-def _extension_fault(claim: Claim) -> str | None:
-    try:
-        load_extension_spec(claim)
-    except PluginError as error:
-        return str(error)
-    return None
 
 
 def describe(parsed: argparse.Namespace) -> int:

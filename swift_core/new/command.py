@@ -80,6 +80,7 @@ def _kind(parsed: argparse.Namespace) -> str:
 
 
 def _values(names: Names, license: str) -> dict[str, str]:
+    # What is promised: a package for one minor release works with the next (docs/compatibility.md).
     major, minor, *_ = __version__.split(".")
     spdx = LICENSES[license]
     fields = f'license = "{spdx}"\nlicense-files = ["LICENSE"]\n' if spdx else ""
@@ -89,7 +90,7 @@ def _values(names: Names, license: str) -> dict[str, str]:
         "module": names.module,
         "camel": names.camel,
         "group": names.group,
-        "dependencies": f'    "swift-core>={major}.{minor},<{major}.{int(minor) + 1}",',
+        "dependencies": f'    "swift-core>={major}.{minor},<{major}.{int(minor) + 2}",',
         "license_fields": fields,
         "license_told": f"{spdx}, see `LICENSE`." if spdx else "None: all rights are reserved.",
         "year": str(datetime.date.today().year),

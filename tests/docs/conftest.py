@@ -2,7 +2,8 @@
 
 The conventions, for those who write docs:
 
-- a block with ``title="name"`` behind its language is written to the file of that name;
+- a block with ``title="name"`` behind its language is written to the file of that name; with
+  ``<!-- test: append -->`` before it, it goes to the end of that file;
 - a ``python`` block without a title is executed; all of a page share their names;
 - a ``console`` block holds commands (``$ ...``) and what they print. ``swift``, ``python FILE``, ``cat``,
   ``head``, ``ls`` and ``pip install -e .`` (in a page that wrote a pyproject.toml) are run. Each line shown
@@ -90,7 +91,10 @@ class Page:
         elif block.title is not None:
             path = self.folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text, encoding="utf-8")
+            before = path.read_text(encoding="utf-8") + "\n" if block.note == "append" else ""
+            if path.exists():
+                forget_modules_in(self.folder)
+            path.write_text(before + block.text, encoding="utf-8")
         elif block.language == "python":
             exec(compile(block.text, block.place, "exec"), self.names)
         elif block.language == "console":
@@ -146,6 +150,14 @@ class Page:
             return f"{match['parent']}/{runs[-1].name}"
 
         return _RUN.sub(real, command)
+
+
+def forget_modules_in(folder: Path) -> None:
+    """Have what was imported from ``folder`` imported again, as in the reader's next command."""
+    for name, module in [*sys.modules.items()]:
+        if str(folder) in str(getattr(module, "__file__", "")):
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def blocks_of(path: Path) -> list[Block]:
@@ -280,12 +292,9 @@ def reader_folder(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    before = set(sys.modules)
     importlib.invalidate_caches()
     yield folder
-    for name in set(sys.modules) - before:
-        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    forget_modules_in(folder)
 
 
 @pytest.fixture

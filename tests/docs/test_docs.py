@@ -25,6 +25,7 @@ from swift_core.runtime import contract_faults
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "README.zh-CN.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "plugins" / "swift-embedding" / "README.md",
     ROOT / "plugins" / "swift-cls" / "README.md",
@@ -110,7 +111,15 @@ def test_every_page_is_reached_from_the_readme() -> None:
 def test_every_hook_is_documented_with_its_arguments(hook: str) -> None:
     owner = TaskHooks if hook in TASK_HOOKS else RunHooks
     names = [name for name in inspect.signature(getattr(owner, hook)).parameters if name != "self"]
-    assert f"### `{hook}({', '.join(names)})`" in text_of("write-a-task-type.md")
+    assert f"### `{hook}({', '.join(names)})`" in text_of("hooks.md")
+
+
+def test_the_hooks_of_the_how_tos_keep_the_contract(run_page: Callable[[Path], Any]) -> None:
+    page = run_page(ROOT / "docs" / "hooks.md")
+    assert set(TASK_HOOKS) <= page.names.keys()
+    assert contract_faults(SimpleNamespace(**page.names)) == []
+    for extension in ("Highest", "HalfLoss"):
+        assert contract_faults(page.names[extension]()) == []
 
 
 def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +146,7 @@ def test_every_field_of_a_record_is_documented() -> None:
 
 def breaches() -> list[tuple[str, str]]:
     """Rows of the table of breaches: the code, and what is told."""
-    section = text_of("write-a-task-type.md").partition("## The rules, and what a breach")[2]
+    section = text_of("hooks.md").partition("## The rules, and what a breach")[2]
     return re.findall(r"^\| `((?:@hookimpl )?def [^`]+)` \| (.+) \|$", section, flags=re.MULTILINE)
 
 

@@ -38,7 +38,7 @@ def linear_token_scores(
 
     Where its weights are frozen, the gradient of each log-probability is taken in the forward pass, while the
     logits are there: g_t = W[y_t] - sum_v p_v W[v], which the backward pass only scales. Weights that learn
-    need the loss's own gradient first, so their chunks are computed again.
+    need the loss's own gradient first, so all their chunks but the last are computed again.
 
     Args:
         hidden: [T, D] what the head reads.
@@ -70,16 +70,21 @@ class _LinearLogps(torch.autograd.Function):
         sharpness = torch.zeros_like(logps)  # log sum_v p(v)^2
         frozen = ctx.needs_input_grad[0] and not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2])
         gradient = torch.empty_like(hidden) if frozen else None
+        ctx.kept = None
         for chunk in _chunks(len(hidden), len(weight)):
             logits = _logits(hidden[chunk], weight, bias)  # [C, V]
             picked = logits.gather(1, targets[chunk, None])  # [C, 1]
-            total = logits.logsumexp(1, keepdim=True)  # [C, 1]
-            logps[chunk] = (picked - total)[:, 0]
+            highest = logits.amax(1, keepdim=True)  # [C, 1]
+            parts = logits.sub_(highest).exp_()  # [C, V], shares of total
+            total = parts.sum(1, keepdim=True)  # [C, 1]
+            logps[chunk] = (picked - highest - total.log())[:, 0]
             if confidence:
-                sharpness[chunk] = (2 * logits).logsumexp(1) - 2 * total[:, 0]
+                sharpness[chunk] = parts.square().sum(1).log() - 2 * total[:, 0].log()
             if gradient is not None:
-                shares = logits.sub_(total).exp_()  # [C, V]
-                gradient[chunk] = weight[targets[chunk]] - shares.to(weight.dtype) @ weight
+                gradient[chunk] = weight[targets[chunk]] - parts.div_(total).to(weight.dtype) @ weight
+            elif ctx.needs_input_grad[0] and chunk.stop == len(hidden):
+                # The backward pass starts here, and no memory but this has been taken until then.
+                ctx.kept = parts, total
         ctx.mark_non_differentiable(sharpness)
         ctx.save_for_backward(hidden, weight, bias, targets, logps, gradient)
         return logps, sharpness
@@ -93,12 +98,17 @@ class _LinearLogps(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight) if wants_weight else None
         d_bias = torch.zeros_like(bias) if wants_bias else None
-        for chunk in _chunks(len(hidden), len(weight)):
-            logits = _logits(hidden[chunk], weight, bias)  # [C, V]
+        for chunk in reversed(list(_chunks(len(hidden), len(weight)))):
             column, scale = targets[chunk, None], upstream[chunk, None]
-            total = logits.gather(1, column) - logps[chunk, None]  # [C, 1]
+            if ctx.kept is not None and chunk.stop == len(hidden):
+                parts, total = ctx.kept
+                ctx.kept = None  # changed below: a second backward pass computes it again
+                d_logits = parts.mul_(-scale / total)
+            else:
+                logits = _logits(hidden[chunk], weight, bias)  # [C, V]
+                total = logits.gather(1, column) - logps[chunk, None]  # [C, 1]
+                d_logits = logits.sub_(total).exp_().mul_(-scale)
             # d log p(y) / d logits = onehot(y) - p
-            d_logits = logits.sub_(total).exp_().mul_(-scale)
             d_logits.scatter_add_(1, column, scale)
             d_logits = d_logits.to(weight.dtype)
             if d_hidden is not None:
@@ -115,8 +125,10 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
+    """Slices of rows; what is left over comes first, so that the last one is a full one."""
     size = max(_FEWEST_ROWS, _CHUNK_NUMBERS // vocabulary)
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    starts = range(rows % size - size if rows % size else 0, rows, size)
+    return (slice(max(start, 0), start + size) for start in starts)
 
 
 def own_token_scores(

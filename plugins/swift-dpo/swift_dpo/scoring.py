@@ -35,4 +35,6 @@ def answer_scores(model: nn.Module, batch: Mapping[str, Any], *, confidence: boo
 
 def _by_answer(values: Tensor, batch: Mapping[str, Any]) -> Tensor:
     """[T] -> [A], sums over the tokens of each answer."""
-    return values.new_zeros(len(batch["tokens"])).index_add(0, batch["owners"], values)
+    # One after the other in float32, hundreds of tokens lose 1e-3, which beta times log-ratios would show.
+    wide = values if values.device.type == "mps" else values.double()
+    return wide.new_zeros(len(batch["tokens"])).index_add(0, batch["owners"], wide).to(values.dtype)

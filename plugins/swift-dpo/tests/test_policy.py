@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from swift_core.errors import UserError
 from swift_core.flat import FlatBatch, flat_batch
 from swift_dpo.policy import as_policy
+from swift_dpo.scoring import answer_scores
 
 SMALL = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -107,6 +108,21 @@ def test_many_chunks_are_as_one(family, monkeypatch):
         torch.testing.assert_close(gradient, wanted[name], atol=2e-5, rtol=1e-4)
 
 
+def test_a_second_backward_pass_gives_the_same_gradients(monkeypatch):
+    monkeypatch.setattr("swift_dpo.head._CHUNK_NUMBERS", 1)
+    monkeypatch.setattr("swift_dpo.head._FEWEST_ROWS", 2)
+    model = model_of("qwen3")
+    as_policy(model)
+    flat, predictors, targets = batch()
+    loss = model(flat=flat, predictors=predictors, targets=targets)["logps"].square().sum()
+    loss.backward(retain_graph=True)
+    first = gradients(model)
+    model.zero_grad()
+    loss.backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, first[name], atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_confidence_and_mean_logits_are_as_defined(family):
     model = model_of(family)
@@ -148,3 +164,21 @@ def test_a_model_without_a_plain_body_and_head_is_refused():
     )
     with pytest.raises(UserError, match="is not a layer of it"):
         as_policy(transformers.BertLMHeadModel(config))
+
+
+def test_long_answers_are_summed_without_loss():
+    values = -10 - torch.rand(6000, generator=torch.Generator().manual_seed(0))
+    owners = torch.arange(6000) % 2
+    found = answer_scores(
+        lambda **_: {"logps": values, "mean_logits": values},  # type: ignore[arg-type]
+        {
+            "flat": None,
+            "predictors": None,
+            "targets": None,
+            "weights": torch.ones(6000),
+            "owners": owners,
+            "tokens": torch.full((2,), 3000.0),
+        },
+    )
+    expected = torch.stack([values[owners == n].double().sum() for n in range(2)])
+    torch.testing.assert_close(found.logps, expected.float(), atol=0, rtol=0)
