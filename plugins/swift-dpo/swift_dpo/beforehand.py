@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from swift_core.errors import UserError
@@ -32,10 +33,8 @@ def check_beforehand(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase
 
     faults: list[str] = []
     total = 0
-    for check in (
-        lambda: _check_reference(args, tokenizer),
-        lambda: check_arena(args) if evaluates else _refuse_useless(args),
-    ):
+    of_evaluations = partial(check_arena if evaluates else _refuse_useless, args)
+    for check in (partial(_check_reference, args, tokenizer), of_evaluations):
         try:
             check()
         except UserError as error:

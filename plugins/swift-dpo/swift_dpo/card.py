@@ -141,7 +141,7 @@ def _intended(card: Card) -> str:
     licence = (
         f"The base model's licence, `{card.licence}`, holds for what was made of it"
         if card.licence
-        else "The licence of the base model holds for what was made of it; look it up there"
+        else "The licence of the base model, which its own card names, holds for what was made of it"
     )
     return (
         "## Intended use\n\nTo answer requests like those of its training data. It prefers what was "

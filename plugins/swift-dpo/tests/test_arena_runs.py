@@ -108,5 +108,5 @@ def test_a_judge_that_can_not_be_used_is_told_before_the_first_step(
 ) -> None:
     args = make_args(causal, eval_samples=3, judge="https://judge.example/v1", eval_prompts="nowhere.jsonl")
     with pytest.raises(UserError) as caught:
-        SwiftTrainer(args, train_dataset=pairs)
+        SwiftTrainer(args, train_dataset=pairs, eval_dataset=pairs)
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["judge_model", "nowhere.jsonl"]
