@@ -23,6 +23,8 @@ BENCHMARKS = {
     "scoring": "benchmarks.scoring",
     "reranker-quality": "benchmarks.reranker_quality",
     "lora-memory": "benchmarks.lora_memory",
+    "preference": "benchmarks.preference",
+    "preference-quality": "benchmarks.preference_quality",
 }
 
 

@@ -228,6 +228,10 @@ class TrainingArguments:
         twin.__dict__.update({**self.__dict__, **parts})
         return twin
 
+    def says(self, name: str) -> bool:
+        """Whether the run, or its label, gives this option a value."""
+        return name in self.given or name in self._label_values
+
     def changed(self) -> dict[str, Any]:
         """The given options that differ from their defaults."""
         defaults = {**CORE_DEFAULTS, **self.spec.defaults, **self._label_values}

@@ -101,7 +101,7 @@ def _check_loop(args: TrainingArguments, train: TaskData, evaluation: TaskData |
             f"eval_strategy: '{when.value}' needs evaluation data, found none; set eval_dataset or "
             "eval_split, or eval_strategy=no"
         )
-    if "eval_on_start" in args.given and loop.eval_on_start and evaluation is None and not args.evaluates:
+    if args.says("eval_on_start") and loop.eval_on_start and evaluation is None and not args.evaluates:
         raise UserError(
             "eval_on_start: needs evaluation data, found none; set eval_dataset or eval_split, or leave it "
             "out"

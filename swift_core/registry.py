@@ -29,7 +29,7 @@ DISABLE_VARIABLE = "SWIFT_DISABLE_PLUGINS"
 
 OUR_PACKAGES = {
     "embedding": "swift-embedding",
-    "dpo": "swift-dpo",
+    **dict.fromkeys(("dpo", "cpo", "simpo", "orpo", "kto"), "swift-dpo"),
     "reranker": "swift-reranker",
     "sequence-classification": "swift-cls",
 }

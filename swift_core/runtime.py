@@ -33,6 +33,11 @@ class Runtime:
     def __init__(self, claim: Claim, extensions: Sequence[object] = ()) -> None:
         """Load the implementation that ``claim`` stands for, with that of its parents where it has none.
 
+        Args:
+            claim: the task type.
+            extensions: observers and wrappers; the last stands around the others. As observers they may
+                fail: they are dropped, and the run goes on.
+
         Raises:
             PluginError: a package or an extension does not keep the contract; all its faults at once.
         """

@@ -223,7 +223,7 @@ def planned_loader(trainer: SwiftTrainer, features: datasets.Dataset, budget: in
     sharing = options.core.sequence_parallel_size
     place = args.process_index // sharing
     rows: int | None = args.per_device_train_batch_size
-    if budget is not None and "per_device_train_batch_size" not in options.given:
+    if budget is not None and not options.says("per_device_train_batch_size"):
         rows = None
     names = features.column_names
     mates = list(features["mate"]) if "mate" in names and has_rules(features) else None

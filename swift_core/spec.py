@@ -139,6 +139,8 @@ class TaskSpec:
             what answers a request there: see :mod:`swift_core.serving`.
         resources: hints for a scheduler.
         parent: name of a task type whose hooks are used where this task implements none.
+        examples: a few rows that it can learn from, for `swift new --extends`; without them rows are made
+            up from the types of the required columns.
 
     Raises:
         ValueError: a field contradicts these rules; the message names it.
@@ -160,6 +162,7 @@ class TaskSpec:
     serving: Mapping[str, str] = field(default_factory=dict)
     resources: ResourceProfile = field(default_factory=ResourceProfile)
     parent: str | None = None
+    examples: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if not TASK_NAME.fullmatch(self.name):

@@ -350,7 +350,7 @@ class SwiftTrainer(transformers.Trainer):
     def _choose_best_metric(self, metrics: Mapping[str, float]) -> None:
         """Where the run's data gives metrics of another group than the first, that group's primary picks."""
         measured = [m for m in self.options.spec.metrics if m.primary and f"eval_{m.name}" in metrics]
-        if measured and "metric_for_best_model" not in self.options.given:
+        if measured and not self.options.says("metric_for_best_model"):
             self.args.metric_for_best_model = measured[0].name
             self.args.greater_is_better = measured[0].higher_is_better
 

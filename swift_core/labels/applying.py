@@ -13,7 +13,7 @@ from swift_core.labels.names import name_fault
 from swift_core.labels.policy import Finding, check_label, current_identity
 from swift_core.labels.reading import label_of
 from swift_core.options import Option, find_faults
-from swift_core.registry import Claim, find_claims, find_task
+from swift_core.registry import OUR_PACKAGES, Claim, find_claims, find_task
 from swift_core.runs.redact import redacted, without_credentials
 
 if TYPE_CHECKING:
@@ -165,11 +165,11 @@ def _task(task_type: str, labels: Labels | None) -> Claim:
     try:
         return find_task(task_type)
     except UserError as error:
-        told = [str(error)]
+        told = [str(error) if str(error).endswith((".", "?")) else f"{error}."]
         known = [*labels.labels] if labels is not None else []
-        if labels is None:
+        if labels is None and ":" not in task_type and task_type not in OUR_PACKAGES:
             told.append("There is no labels file here that could name it.")
-        else:
+        if labels is not None:
             told.append(f"Labels of {labels.place}: {listed(known)}.{did_you_mean(task_type, known)}")
         fault = None if ":" in task_type else name_fault(task_type)
         if fault:

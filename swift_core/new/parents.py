@@ -51,6 +51,7 @@ def child_values(parent: Parent, names: Names) -> dict[str, str]:
     taken = list(inspect.signature(parent.hook).parameters)
     order = [name for name in inspect.signature(TaskHooks.compute_loss).parameters if name != "self"]
     columns = (parent.spec.layouts[0] if parent.spec.layouts else parent.spec).columns
+    rows = parent.spec.examples or rows_for(columns)
     plain = [entry.name for entry in parent.spec.exports if not entry.requires]
     return {
         "parent": parent.spec.name,
@@ -60,7 +61,7 @@ def child_values(parent: Parent, names: Names) -> dict[str, str]:
         "hook_arguments": ", ".join(name for name in order if name in {*taken, "args"}),
         "parent_arguments": ", ".join(taken),
         "export_line": f'    export_formats = ("{plain[0]}",)\n' if plain else "",
-        "rows": "\n".join(json.dumps(row, ensure_ascii=False) for row in rows_for(columns)),
+        "rows": "\n".join(json.dumps(row, ensure_ascii=False) for row in rows),
         "about": f"a child of `{parent.spec.name}` with a loss of its own.",
         "before_training": "$ python examples/tiny_model.py\n",
         "report_options": " model_name_or_path=examples/tiny-model learning_rate=5e-3 --batch-loss",

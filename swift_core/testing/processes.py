@@ -24,7 +24,7 @@ from swift_core.testing.gradients import (
 from swift_core.testing.outcomes import ConformanceError, NotApplicable
 from swift_core.testing.subject import Subject, figures_of
 
-_TIMEOUT_SECONDS = 300
+_TIMEOUT_SECONDS = 500
 
 
 def fresh_results(subject: Subject) -> dict[str, Any]:

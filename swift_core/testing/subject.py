@@ -39,6 +39,7 @@ class Trained:
         losses: of each step.
         before: loss of some rows before training, without dropout.
         after: the same after it.
+        figures: of the evaluation after training, or what it raised.
         weights: copies of what the model held at the end, by name.
     """
 
@@ -47,6 +48,7 @@ class Trained:
     weights: dict[str, Tensor]
     before: float = math.nan
     after: float = math.nan
+    figures: dict[str, float] | Exception = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -164,13 +166,31 @@ class Subject:
         trainer = self.trainer(self.run_arguments)
         probe = LossProbe(trainer)
         trainer.add_callback(probe)
-        trainer.train()
-        return dataclasses.replace(trained(trainer), before=probe.before, after=probe.measured())
+        # Both in one record, as the command line does it: what evaluation learns is saved with the model.
+        with trainer.recorded():
+            trainer.train()
+            figures = self._evaluated(trainer)
+        after = probe.measured()
+        return dataclasses.replace(trained(trainer), before=probe.before, after=after, figures=figures)
+
+    def _evaluated(self, trainer: SwiftTrainer) -> dict[str, float] | Exception:
+        if trainer.eval_data is None and not trainer.options.evaluates:
+            return {}
+        try:
+            return figures_of(trainer.evaluate())
+        except Exception as error:  # told by the checks that look at figures, and by no other
+            return error
 
     @cached_property
     def figures(self) -> dict[str, float]:
-        """The evaluation of :attr:`trained`."""
-        return figures_of(self.trained.trainer.evaluate())
+        """The evaluation of :attr:`trained`; empty where there is nothing to evaluate on.
+
+        Raises:
+            Exception: what the evaluation raised.
+        """
+        if isinstance(self.trained.figures, Exception):
+            raise self.trained.figures
+        return self.trained.figures
 
 
 def trained(trainer: SwiftTrainer) -> Trained:

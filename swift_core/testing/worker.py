@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -13,6 +15,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from swift_core.errors import SwiftError
+from swift_core.registry import find_task
+from swift_core.runtime import Runtime
 from swift_core.testing.gradients import gradient_trainer
 from swift_core.testing.subject import Subject, figures_of
 
@@ -32,7 +37,16 @@ def main() -> int:
     return 0
 
 
+def _import_late_ones(task_type: str) -> None:
+    """Import what a run imports late, once for both processes: that takes longer than what they do."""
+    importlib.import_module("torch.utils.tensorboard")
+    # A plugin that can't be imported is told by the processes.
+    with contextlib.suppress(SwiftError):
+        Runtime(find_task(task_type))
+
+
 def _forked(folder: Path, job: dict[str, Any]) -> list[Any] | str:
+    _import_late_ones(job["task_type"])
     context = multiprocessing.get_context("fork")
     alive = [context.Process(target=_be_rank, args=(rank, folder, job)) for rank in range(_PROCESSES)]
     for process in alive:

@@ -215,10 +215,7 @@ OPTIONS = [
         f"{CHECK} task_type=embeding",
         "command line: task_type: no installed package provides",
     ),
-    Wrong("task not installed", f"{CHECK} task_type=dpo", "pip install swift-dpo"),
-    Wrong(
-        "task of no package", f"{CHECK} task_type=nobody:embedding", "installed: swift-embedding:embedding"
-    ),
+    Wrong("task of no package", f"{CHECK} task_type=nobody:embedding", "swift-embedding:embedding"),
     Wrong(
         "export format", f"{CHECK} export_formats=[fais]", "no export format 'fais'. Did you mean 'faiss'?"
     ),

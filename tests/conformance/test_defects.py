@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,230 +24,23 @@ BY_NAME = {check.name: check for check in CHECKS}
 
 
 class Defect(NamedTuple):
-    """What is broken (as the docs say it), the check, the file, its text before and after, and the answer."""
+    """What is broken (as the docs say it), and where: see ``defects.toml``."""
 
     name: str
     check: str
+    plugin: str
     file: str
     old: str
     new: str
     told: str
 
 
-DEFECTS = (
-    Defect(
-        "the spec imports torch",
-        "spec_imports_no_torch",
-        "spec.py",
-        "from dataclasses import dataclass",
-        "import torch\nfrom dataclasses import dataclass",
-        "found torch imported",
-    ),
-    Defect(
-        "a hook without @hookimpl",
-        "hooks_are_complete",
-        "hooks.py",
-        "@hookimpl\ndef evaluate",
-        "def evaluate",
-        "evaluate: there is a function of this name without @hookimpl",
-    ),
-    Defect(
-        "an option without help",
-        "options_are_documented_and_typed",
-        "spec.py",
-        'help="How many numbers words are hashed to."',
-        'help=""',
-        "option buckets has no help text",
-    ),
-    Defect(
-        "an option that takes any value",
-        "options_are_documented_and_typed",
-        "spec.py",
-        "buckets: Annotated[int, Gt(0)]",
-        "buckets: object",
-        "option buckets takes any value",
-    ),
-    Defect(
-        "two options that differ by one letter",
-        "typos_are_refused",
-        "spec.py",
-        "    hidden_dropout",
-        '    bucket: int = option(1, help="Another number.")\n    hidden_dropout',
-        "an option 'bucket' beside 'buckets'",
-    ),
-    Defect(
-        "a column of any type, and an encode that relies on one",
-        "bad_rows_are_named",
-        "spec.py",
-        'name="text", type="text"',
-        'name="text", type="any"',
-        "AttributeError: 'dict' object has no attribute 'split'",
-    ),
-    Defect(
-        "a row that is refused without its column",
-        "bad_rows_are_named",
-        "hooks.py",
-        "if record",
-        "if False and record",
-        "in list; start the ValueError with the column's name",
-    ),
-    Defect(
-        "a collator that can't be pickled",
-        "collator_works_in_workers",
-        "hooks.py",
-        "        self.buckets = buckets\n",
-        "        self.buckets = buckets\n        self.clean = lambda word: word\n",
-        "a collator that can be pickled",
-    ),
-    Defect(
-        "a collator that counts its calls",
-        "collator_works_in_workers",
-        "hooks.py",
-        '        lengths = torch.tensor([0, *(len(row["ids"]) for row in features)])\n',
-        '        lengths = torch.tensor([0, *(len(row["ids"]) for row in features)])\n'
-        '        self.calls = getattr(self, "calls", 0) + 1\n'
-        '        features = [{**row, "ids": row["ids"][: self.calls]} for row in features]\n'
-        "        lengths = lengths.clamp(max=self.calls)\n",
-        "another one from a pickled copy: batch.batch.ids",
-    ),
-    Defect(
-        "a loss whose gradient points the wrong way",
-        "loss_is_finite_and_falls",
-        "hooks.py",
-        '    return LossOutput(nn.functional.cross_entropy(logits, batch["topic"]))',
-        '    loss = nn.functional.cross_entropy(logits, batch["topic"])\n'
-        "    return LossOutput(2 * loss.detach() - loss)",
-        "a loss that falls by 1% at least within 12 steps",
-    ),
-    Defect(
-        "a loss that is infinite",
-        "loss_is_finite_and_falls",
-        "hooks.py",
-        'return LossOutput(nn.functional.cross_entropy(logits, batch["topic"]))',
-        'return LossOutput(nn.functional.cross_entropy(logits, batch["topic"]) + float("inf"))',
-        "found inf at step 1",
-    ),
-    Defect(
-        "chance that no seed governs",
-        "same_seed_gives_the_same_curve",
-        "hooks.py",
-        '    logits = model(batch["ids"], batch["starts"])\n    return LossOutput',
-        "    import os\n\n"
-        '    logits = model(batch["ids"], batch["starts"]) * (1 + os.urandom(1)[0] / 256)\n'
-        "    return LossOutput",
-        "the same losses with the same seed",
-    ),
-    Defect(
-        "a model that is kept in the module",
-        "runs_leave_each_other_alone",
-        "hooks.py",
-        "    return Topics(args.buckets, len(args.topics), args.hidden_dropout)",
-        '    kept = globals().setdefault("KEPT", [])\n'
-        "    kept.append(Topics(args.buckets, len(args.topics), args.hidden_dropout))\n"
-        "    return kept[0]",
-        "a run that had the process for itself",
-    ),
-    Defect(
-        "a counter on the model that is not saved",
-        "resume_continues_exactly",
-        "hooks.py",
-        "        logits: Tensor = self.head(self.dropout(vectors))\n",
-        '        self.calls = getattr(self, "calls", 0) + self.training\n'
-        "        logits: Tensor = self.head(self.dropout(vectors)) / (1 + self.calls)\n",
-        "a run that goes on from a checkpoint",
-    ),
-    Defect(
-        "a loss that is a sum",
-        "accumulation_keeps_the_gradient",
-        "hooks.py",
-        'cross_entropy(logits, batch["topic"]))',
-        'cross_entropy(logits, batch["topic"], reduction="sum"))',
-        "return the mean over the items",
-    ),
-    Defect(
-        "a mean over words, and a number of items that is that of rows",
-        "accumulation_keeps_the_gradient",
-        "hooks.py",
-        '    return LossOutput(nn.functional.cross_entropy(logits, batch["topic"]))',
-        '    ends = torch.cat([batch["starts"], torch.tensor([len(batch["ids"])])])\n'
-        '    losses = nn.functional.cross_entropy(logits, batch["topic"], reduction="none")\n'
-        "    return LossOutput((losses * ends.diff()).sum() / ends[-1])",
-        "put their number into the batch",
-    ),
-    Defect(
-        "a metric that is declared and never measured",
-        "metrics_exist",
-        "hooks.py",
-        '{"accuracy": right, "log_loss": log_loss}',
-        '{"accuracy": right}',
-        "did not return the declared metrics log_loss",
-    ),
-    Defect(
-        "a primary metric that is not a number",
-        "metrics_exist",
-        "hooks.py",
-        '"accuracy": right',
-        '"accuracy": float("nan")',
-        "accuracy not finite",
-    ),
-    Defect(
-        "a buffer that is not saved",
-        "reload_evaluates_the_same",
-        "hooks.py",
-        "        logits: Tensor = self.head(self.dropout(vectors))\n",
-        '        self.seen: Tensor\n        if not hasattr(self, "seen"):\n'
-        '            self.register_buffer("seen", torch.zeros(()), persistent=False)\n'
-        "        self.seen = self.seen + self.training\n"
-        "        logits: Tensor = self.head(self.dropout(vectors)) + self.seen * self.head.bias\n",
-        "a saved folder that holds the model in memory",
-    ),
-    Defect(
-        "an export that writes no file",
-        "exports_exist",
-        "hooks.py",
-        "    path.write_text(json.dumps(weights))\n    if json.loads(path.read_text()) != weights:\n",
-        "    if not path:\n",
-        "found no files",
-    ),
-    Defect(
-        "an export of something else than the trained weights",
-        "exports_exist",
-        "hooks.py",
-        "    weights = {name: weight.tolist() for",
-        "    weights = {name: torch.zeros_like(weight).tolist() for",
-        "the same files for other weights",
-    ),
-    Defect(
-        "an export that rounds, and compares with what it rounded",
-        "exports_give_the_same_outputs",
-        "hooks.py",
-        "    weights = {name: weight.tolist() for",
-        "    weights = {name: weight.round().tolist() for",
-        "to give the model's outputs",
-    ),
-)
-
-# One plugin for both, since both need other processes.
-IN_OTHER_PROCESSES = (
-    Defect(
-        "a loss that is multiplied by the number of processes",
-        "two_processes_keep_the_gradient",
-        "hooks.py",
-        'LossOutput(nn.functional.cross_entropy(logits, batch["topic"]))',
-        'LossOutput(\n        nn.functional.cross_entropy(logits, batch["topic"])\n'
-        '        * int(__import__("os").environ.get("WORLD_SIZE", 1))\n    )',
-        "two processes with two rows each",
-    ),
-    Defect(
-        "an evaluation of a share of the rows",
-        "two_processes_measure_the_same",
-        "hooks.py",
-        "    batch = collator([rows[n] for n in range(len(rows))])\n    logits",
-        '    rank = int(__import__("os").environ.get("RANK", 0))\n'
-        "    batch = collator([rows[n] for n in range(rank, len(rows))])\n    logits",
-        "on process 1: eval_accuracy",
-    ),
-)
+DEFECTS = [
+    Defect(**entry)
+    for entry in tomllib.loads(Path(__file__).with_name("defects.toml").read_text("utf-8"))["defect"]
+]
+IN_OTHER_PROCESSES = [defect for defect in DEFECTS if defect.plugin == "processes"]
+(LEAK,) = [defect for defect in DEFECTS if defect.plugin == "flat"]
 
 FLAT = """
 import zlib
@@ -283,16 +77,6 @@ def make_collator():
 def compute_loss(model, batch):
     return LossOutput(forward_flat(model, batch["texts"])[:, 0].square().mean())
 """
-LEAK = Defect(
-    "a model that is run on flat rows unchecked, and mixes neighbours in them",
-    "padded_and_flat_agree",
-    "hooks.py",
-    "        return output\n",
-    "        hidden = output.last_hidden_state\n"
-    "        output.last_hidden_state = hidden + hidden.roll(1, dims=1)\n"
-    "        return output\n",
-    "the same loss on a flat row and on a padded batch",
-)
 TRUSTED = (
     "    return model\n",
     '    set_state(model, FlatState(rung=Rung.FLAT, original="sdpa"))\n    return model\n',
@@ -341,7 +125,7 @@ def exported_outputs(format: str, folder: Path) -> Any:
     return logits_of(model)
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.plugin == "toy"], ids=lambda d: d.name)
 def test_a_defect_is_caught(subject_of: Callable[..., Subject], defect: Defect) -> None:
     with pytest.raises(ConformanceError, match=re.escape(defect.told)):
         BY_NAME[defect.check].run(subject_of(defect))
@@ -377,7 +161,6 @@ def documented(heading: str) -> list[list[str]]:
 
 
 def test_every_check_has_a_defect_that_it_catches_and_the_docs_have_them_all() -> None:
-    everything = (*DEFECTS, *IN_OTHER_PROCESSES, LEAK)
-    assert documented("What each check catches") == [[d.name, d.check] for d in everything]
-    assert {defect.check for defect in everything} == set(BY_NAME)
+    assert documented("What each check catches") == [[d.name, d.check] for d in DEFECTS]
+    assert {defect.check for defect in DEFECTS} == set(BY_NAME)
     assert [row[0] for row in documented("The checks")] == list(BY_NAME)

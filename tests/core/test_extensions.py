@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from swift_core import SwiftTrainer, TrainingArguments, UserError
+from swift_core import PluginError, SwiftTrainer, TrainingArguments, UserError, hookimpl
+from swift_core.cli import main
+from swift_core.registry import find_task
+from swift_core.runtime import Runtime
 from swift_core.testing.toy import TOY_ROWS, toy_installed
 
 SPEC = """
@@ -151,3 +154,23 @@ def test_what_can_t_be_is_refused_with_the_other_faults(
         train(asked, bucket=3)
     assert told in str(caught.value)
     assert "there is no option 'bucket'. Did you mean 'buckets'?" in str(caught.value)
+
+
+def test_swift_plugins_lists_them_with_their_faults(
+    train: Callable[..., SwiftTrainer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plugins", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    faults = {row["provides"]: row["fault"] for row in rows if row["package"] == "acme-more"}
+    assert faults["extension adds"] is None
+    assert "is a dict, expected a swift_core.ExtensionSpec" in faults["extension no-spec"]
+
+
+def test_an_observer_can_t_be_wrapped(train: Callable[..., SwiftTrainer]) -> None:
+    class Around:
+        @hookimpl(wrapper=True)
+        def run_started(self, run: Any) -> Iterator[None]:
+            yield
+
+    with pytest.raises(PluginError, match="run_started: this hook is watched, not wrapped"):
+        Runtime(find_task("toy-topics"), [Around()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swift_core import PluginError, UserError
-from swift_core.registry import OUR_PACKAGES, fault_of, find_claims, find_task, find_unreadable, load_spec
+from swift_core.registry import fault_of, find_claims, find_task, find_unreadable, load_spec
 
 SPEC = """
 from swift_core import TaskSpec
@@ -37,11 +37,11 @@ def test_a_typo_is_answered_with_the_name_that_was_meant(install):
         find_task("legl-ner")
 
 
-def test_our_own_task_types_name_the_package_to_install(monkeypatch):
-    # All of ours may be installed where the tests run.
-    monkeypatch.setitem(OUR_PACKAGES, "ranking", "swift-ranking")
-    with pytest.raises(UserError, match="pip install swift-ranking"):
-        find_task("ranking")
+@pytest.mark.parametrize("name", ["dpo", "kto"])
+def test_our_own_task_types_name_the_package_to_install(monkeypatch, name):
+    monkeypatch.setattr("swift_core.registry.distributions", list)
+    with pytest.raises(UserError, match="pip install swift-dpo"):
+        find_task(name)
 
 
 def test_two_owners_of_a_name_are_both_refused_and_can_be_told_apart(install):

@@ -144,6 +144,12 @@ def test_a_label_with_the_name_of_an_installed_task_type_is_ambiguous(cli, write
     assert cli("check run.yaml task_type=acme-linear:line-fitting").code == 0
 
 
+def test_what_a_label_sets_counts_as_set(project, write):
+    write(APPROVED + "defaults = { per_device_train_batch_size = 3 }\n")
+    args = TrainingArguments("speed-curve", seed=1)
+    assert args.says("per_device_train_batch_size") and args.says("seed") and not args.says("learning_rate")
+
+
 # -- policy -----------------------------------------------------------------------------------------------
 
 STRANGERS = """\
@@ -290,6 +296,29 @@ def test_a_run_is_compared_with_a_baseline_on_the_same_data(cli, project, write)
     write(APPROVED + gates.replace(base, "20200101-000000"))
     lost = cli("train run.yaml")
     assert lost.code == 1 and "the baseline run '20200101-000000' is not there" in lost.out
+
+
+JUDGED_BY_TWO = """
+import sys
+from pathlib import Path
+
+from swift_core import TrainingArguments
+
+sys.path.append(sys.argv[1])
+from swift_core.runner import train_run
+
+run = train_run(TrainingArguments.from_file("run.yaml", ["use_cpu=true", "export_formats=[coefficients]"]))
+exported = list(Path("output").glob("*/*/exports"))
+print("MAIN" if run is not None else "OTHER", "exported" if exported else "not exported")
+"""
+
+
+def test_every_process_learns_that_the_run_failed_its_gates(project, write, on_two_processes):
+    write(HARD)
+    (project / "script.py").write_text(JUDGED_BY_TWO)
+    told = on_two_processes(project, "script.py", str(project.parent / "site"))
+    assert "MAIN not exported" in told and "OTHER not exported" in told
+    assert told.count("FAILED  mse <= 1e-9") == 1
 
 
 # -- renaming ---------------------------------------------------------------------------------------------

@@ -86,6 +86,8 @@ def crowded(install, tmp_path: Path) -> Command:
         (("plugins",), HEAVY),
         (("describe", "embedding"), HEAVY),
         (("describe", "embedding", "--json"), HEAVY),
+        (("new", "a-b", "--kind", "extension"), HEAVY),
+        (("new", "a-b", "--kind", "token-classification"), HEAVY),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

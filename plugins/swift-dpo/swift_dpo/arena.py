@@ -15,9 +15,9 @@ from swift_core.flat.processes import is_sharded, rank_and_world
 from swift_core.hookspecs import Evaluation
 from swift_dpo.elo import elo_gain
 from swift_dpo.generation import Answer, Prompt, Sampling, answers_of, rendered
-from swift_dpo.judge_making import make_judge
+from swift_dpo.judge_making import check_judge, make_judge
 from swift_dpo.judges import WON, Judge, Judgement, Question
-from swift_dpo.questions import questions_of
+from swift_dpo.questions import questions_of, read_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -178,6 +178,29 @@ def make_arena(
         judge=make_judge(args),
         render=render,
     )
+
+
+def check_arena(args: TrainingArguments) -> None:
+    """Refuse a judge and a file of prompts that can't be used, before a model is built and trained.
+
+    Raises:
+        UserError: see :func:`make_arena`; all faults at once.
+    """
+    faults: list[str] = []
+    total = 0
+    for check in (check_judge, _read_prompts):
+        try:
+            check(args)
+        except UserError as error:
+            faults += error.faults
+            total += error.total
+    if faults:
+        raise UserError(*faults, total=total)
+
+
+def _read_prompts(args: TrainingArguments) -> None:
+    if args.task.eval_prompts is not None and args.task.eval_samples != 0:
+        read_prompts(args.task.eval_prompts, args)
 
 
 def figures_of(judgements: Sequence[Judgement], *, scores: bool, seed: int = 0) -> dict[str, float]:

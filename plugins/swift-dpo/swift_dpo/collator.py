@@ -80,11 +80,14 @@ class PreferenceCollator:
         """Tell what the training data is like.
 
         Raises:
-            UserError: more than ``max_bad_rows`` of its rows teach nothing, or the opposite of another.
+            UserError: more than ``max_bad_rows`` of its rows teach nothing, or the opposite of another; what
+                evaluations by generation need can't be used.
         """
+        from swift_dpo.arena import check_arena
         from swift_dpo.data_report import report
 
         self._check_columns(data, args)
+        check_arena(args)
         lines, fault = report(data, self)
         if args.trainer.process_index == 0:
             print("\n".join(lines), flush=True)

@@ -47,9 +47,10 @@ def evaluate_model(
         else:
             tables["pairs"] = list(_pairs(found))
     memory = memory_of(model)
-    if memory.arena is None:
-        memory.arena = make_arena(args, collator.tokenizer, data)
-    answered = memory.arena.evaluate(model, lambda: memory.reference.opened(model))
+    rows = None if data is None else data.fingerprint
+    if rows not in memory.arenas:
+        memory.arenas[rows] = make_arena(args, collator.tokenizer, data)
+    answered = memory.arenas[rows].evaluate(model, lambda: memory.reference.opened(model))
     return Evaluation({**metrics, **answered.metrics}, {**tables, **answered.tables})
 
 

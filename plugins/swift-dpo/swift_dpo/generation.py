@@ -223,16 +223,3 @@ def _own_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=others, device_type=kind):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def without_adapter(model: Any) -> Iterator[Any]:
-    """``model`` with its adapter of peft off; afterwards it is as it was.
-
-    peft switches it on again as one that is trained, whether it was or not.
-    """
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    with model.disable_adapter():
-        yield model
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trained[name])

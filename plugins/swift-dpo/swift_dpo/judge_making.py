@@ -25,19 +25,11 @@ def make_judge(args: TrainingArguments) -> Judge | None:
         UserError: options contradict each other, or what they name can't be used.
     """
     task = args.task
-    name, is_url = task.judge, _is_url(task.judge)
-    useless = [option for option in _OF_ENDPOINTS if not is_url and getattr(task, option) is not None]
-    if useless:
-        found = "no judge" if name is None else f"judge={name}"
-        raise UserError(
-            *(
-                f"{option}: has no effect with {found}; remove it, or name the URL of an endpoint as judge"
-                for option in useless
-            )
-        )
+    _useless(task)
+    name = task.judge
     if name is None:
         return None
-    if is_url:
+    if _is_url(name):
         return ComparingJudge(_endpoint(task))
     if is_function(name):
         return function_judge(name)
@@ -47,8 +39,39 @@ def make_judge(args: TrainingArguments) -> Judge | None:
     return ScoringJudge(reward_model(name, args))
 
 
+def check_judge(args: TrainingArguments) -> None:
+    """Refuse a judge that can't be used before anything is trained; a reward model is looked for, not loaded.
+
+    Raises:
+        UserError: see :func:`make_judge`.
+    """
+    name = args.task.judge
+    if name is None or _is_url(name) or is_function(name):
+        make_judge(args)
+        return
+    _useless(args.task)
+    from swift_dpo.reward_model import folder_of
+
+    folder_of(name, args)
+
+
 def _is_url(name: str | None) -> bool:
     return name is not None and re.match(r"https?://", name, re.IGNORECASE) is not None
+
+
+def _useless(task: Any) -> None:
+    """Refuse options of endpoints where none is asked."""
+    if _is_url(task.judge):
+        return
+    found = "no judge" if task.judge is None else f"judge={task.judge}"
+    given = [option for option in _OF_ENDPOINTS if getattr(task, option) is not None]
+    if given:
+        raise UserError(
+            *(
+                f"{option}: has no effect with {found}; remove it, or name the URL of an endpoint as judge"
+                for option in given
+            )
+        )
 
 
 def _endpoint(task: Any) -> Endpoint:

@@ -30,13 +30,13 @@ class Memory:
         reference: see :mod:`swift_dpo.reference`.
         running: what losses remember of earlier batches.
         alarm: tells when the better answers are forgotten.
-        arena: prompts, judge, and what the reference answered; None before the first evaluation.
+        arenas: prompts, judge, and what the reference answered, by the fingerprint of the evaluation rows.
     """
 
     reference: Reference
     running: Running = field(default_factory=Running)
     alarm: TrainingAlarm = field(default_factory=TrainingAlarm)
-    arena: Arena | None = None
+    arenas: dict[str | None, Arena] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
         # A copy of the policy (one with its adapter merged, say) belongs to the same run.

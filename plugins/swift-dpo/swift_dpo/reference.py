@@ -15,6 +15,7 @@ from swift_core.flat.check import run_alike
 from swift_core.flat.processes import inside_ddp, is_sharded, rank_and_world
 from swift_core.model_folders import base_folder_of, is_adapter, resolve_model
 from swift_core.modes import evaluating
+from swift_dpo.adapters import adapted, without_adapter
 from swift_dpo.reference_cache import ReferenceCache, cache_folder
 from swift_dpo.scoring import answer_scores
 
@@ -92,7 +93,7 @@ class Reference:
         # DDP prepares for a backward pass in its forward pass, and there is none.
         inner = inside_ddp(policy)
         if self.adapter_off:
-            with _without_adapter(inner), evaluating(inner):
+            with without_adapter(adapted(inner)), evaluating(inner):
                 yield inner
             return
         device = next(inner.parameters()).device
@@ -151,12 +152,3 @@ def _any_process(missing: bool, policy: nn.Module, adapter_off: bool) -> bool:
     flag = torch.tensor(int(missing), device=next(policy.parameters()).device)
     distributed.all_reduce(flag, distributed.ReduceOp.MAX)
     return bool(flag)
-
-
-@contextmanager
-def _without_adapter(model: nn.Module) -> Iterator[None]:
-    inner: Any = model
-    while not hasattr(inner, "disable_adapter"):
-        inner = getattr(inner, "module", None) or inner._orig_mod
-    with inner.disable_adapter():
-        yield

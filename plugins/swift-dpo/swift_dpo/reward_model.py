@@ -96,8 +96,16 @@ def reward_model(name: str, args: TrainingArguments) -> RewardModel:
     Raises:
         UserError: it can't be had.
     """
+    return RewardModel(folder_of(name, args), args.trainer.device)
+
+
+def folder_of(name: str, args: TrainingArguments) -> Path:
+    """Where the reward model lies; one of the hub is downloaded.
+
+    Raises:
+        UserError: there is none.
+    """
     try:
-        folder = resolve_model(args.with_model(name))
+        return resolve_model(args.with_model(name))
     except UserError as error:
         raise UserError(*(fault.replace("model_name_or_path", "judge") for fault in error.faults)) from error
-    return RewardModel(folder, args.trainer.device)

@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift_core.errors import SwiftError, UserError
 from swift_core.spec import Column, TaskSpec
-from swift_dpo.arena import Arena, make_arena
+from swift_dpo.arena import Arena, check_arena, make_arena
 from swift_dpo.arena_options import ArenaOptions
 from swift_dpo.elo import elo_gain
 from swift_dpo.endpoint import TEMPLATE
 from swift_dpo.generation import Sampling, answers_of, rendered
-from swift_dpo.judge_making import make_judge
+from swift_dpo.judge_making import check_judge, make_judge
 from swift_dpo.judges import ComparingJudge, Judge, Question, function_judge
 from swift_dpo.questions import is_prompt, questions_of
 
@@ -193,6 +193,10 @@ def test_faults_of_a_file_of_prompts_are_told_with_their_lines(tmp_path: Path) -
         f"{path}:2: prompt",
         f"{path}:3: prompt",
     ]
+    broken = options(eval_prompts=str(path), judge_model="j")
+    with pytest.raises(UserError) as caught:
+        check_arena(broken)
+    assert len(caught.value.faults) == 3 and "judge_model: has no effect" in caught.value.faults[0]
     path.write_text("")
     with pytest.raises(UserError, match="holds no rows"):
         questions_of(options(eval_prompts=str(path)), None)
@@ -276,9 +280,10 @@ def test_options_that_do_not_go_together_are_told_at_once(given: dict[str, Any],
     args = options(**given)
     args.core = SimpleNamespace(model_name_or_path=given.get("judge"), model_revision=None)
     args.with_model = lambda name: args
-    with pytest.raises(UserError) as caught:
-        make_judge(args)
-    assert len(caught.value.faults) == len(messages)
-    for fault, message in zip(caught.value.faults, messages, strict=True):
-        assert re.search(message, fault), fault
-    assert "sk-secret" not in str(caught.value)
+    for check in (make_judge, check_judge):
+        with pytest.raises(UserError) as caught:
+            check(args)
+        assert len(caught.value.faults) == len(messages)
+        for fault, message in zip(caught.value.faults, messages, strict=True):
+            assert re.search(message, fault), fault
+        assert "sk-secret" not in str(caught.value)

@@ -103,7 +103,10 @@ def test_a_run_exports_both_formats(
         assert f"`{task_type}`" in (folders[name] / "README.md").read_text()
 
 
-def test_a_judge_that_can_not_be_used_is_told(causal: Path, pairs: Rows, make_args: Make) -> None:
-    args = make_args(causal, **LOOP, eval_samples=3, judge="https://judge.example/v1")
-    with pytest.raises(UserError, match="judge_model: an endpoint must be told"):
-        run(args, pairs)
+def test_a_judge_that_can_not_be_used_is_told_before_the_first_step(
+    causal: Path, pairs: Rows, make_args: Make
+) -> None:
+    args = make_args(causal, eval_samples=3, judge="https://judge.example/v1", eval_prompts="nowhere.jsonl")
+    with pytest.raises(UserError) as caught:
+        SwiftTrainer(args, train_dataset=pairs)
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["judge_model", "nowhere.jsonl"]

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from swift_core import TrainingArguments
 from swift_core.runfile import read_run_file
+from swift_dpo.arena import check_arena
 from swift_dpo.arena_options import ArenaOptions
 from swift_dpo.functions import load_function
 from swift_dpo.judge_making import make_judge
 from swift_dpo.judges import Question
+from swift_dpo.questions import questions_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ["banking-intent", "e2e-coverage"]
@@ -90,3 +93,11 @@ def test_the_judge_of_intents_never_saw_the_texts_of_the_pairs() -> None:
     assert {row["intent"] for row in pairs} <= {
         row["intent"] for row in rows_of("banking-intent", "judge.jsonl")
     }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_options_of_an_example_are_options(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EXAMPLES / name)
+    args = TrainingArguments.from_file("run.yaml", ["use_cpu=true"])
+    check_arena(args)
+    assert len(questions_of(args, None)) == args.task.eval_samples  # all that are different

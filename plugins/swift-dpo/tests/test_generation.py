@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift_core.errors import UserError
 from swift_core.flat.attention import FLAT
-from swift_dpo.generation import Sampling, answers_of, end_tokens, rendered, without_adapter
+from swift_dpo.adapters import without_adapter
+from swift_dpo.generation import Sampling, answers_of, end_tokens, rendered
 
 TEXTS = ["what is a cat", "x", "who won the match of the red team and the other one", "how far is the moon"]
 

@@ -1,6 +1,7 @@
 """What the task type ``reranker`` says about itself."""
 
 from swift_core.spec import ExportFormat, Metric, TaskSpec
+from swift_reranker.example_rows import EXAMPLES
 from swift_reranker.layouts import COLUMNS, FOLDERS, GATHER, LAYOUTS
 
 SPEC = TaskSpec(
@@ -47,6 +48,7 @@ SPEC = TaskSpec(
     ),
     # A reranker that got worse by training is common, and shows only beside its figures before.
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 8, "eval_on_start": True},
+    examples=EXAMPLES,
     serving={
         "/v1/rerank": "swift_reranker.serving:rerank",
         "/v1/score": "swift_reranker.serving:score",

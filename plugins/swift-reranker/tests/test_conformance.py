@@ -8,30 +8,14 @@ from typing import Any
 import pytest
 
 from swift_core.testing import TaskConformance, tiny_encoder
+from swift_reranker.spec import SPEC
 
-FACTS = {
-    "what is a cat": "a cat is a small animal",
-    "who won the match": "the red team won the match two to one",
-    "how far is the moon": "the moon is far away",
-    "what did the bank do": "the bank raised rates",
-    "what fell": "stocks fell again, and so did the rain",
-    "who saved it": "the goalkeeper",
-}
-DOCUMENTS = list(FACTS.values())
-ROWS = tuple(
-    {
-        "query": query,
-        "documents": [fact, *[other for other in DOCUMENTS if other != fact][: 1 + n % 3]],
-        "labels": [1, *[0] * (1 + n % 3)],
-    }
-    for n, (query, fact) in enumerate(FACTS.items())
-)
-TEXTS = [*FACTS, *DOCUMENTS]
+TEXTS = [text for row in SPEC.examples for text in (row["query"], *row["documents"])]
 
 
 class TestReranker(TaskConformance):
     task_type = "reranker"
-    rows = ROWS
+    rows = SPEC.examples
     bad_rows = (({"query": "what is a cat", "documents": ["a cat"], "labels": [1, 0]}, "labels"),)
     # The graphs are compared with the model in tests of their own, which take longer.
     export_formats = ("hf",)
