@@ -64,7 +64,8 @@ def test_it_trains_measures_and_exports(frozen: Path, capsys: pytest.CaptureFixt
     assert result["metrics"]["eval_mse"] < 10, "what a slope of 0 has"
     run = Path(result["folder"])
     seen = json.loads((run / "watched.json").read_text())
-    assert seen[0] == ["started", "running"] and seen[-1] == ["ended", "finished"]
+    assert ["started", "running"] in seen and seen[-1] == ["ended", "finished"]
+    assert "make_model" in seen and "export" in seen
     assert "evaluate" in seen and [entry for entry in seen if entry[1:2] == [3]]
     manifest = json.loads((run / "exports" / "json" / "manifest.json").read_text())
     assert (manifest["rows"], manifest["has_data"], manifest["start"]) == (8, True, 0.0)
