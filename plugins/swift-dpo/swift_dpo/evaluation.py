@@ -45,7 +45,7 @@ def evaluate_model(
         if task.single:
             metrics["auc"] = _auc(found)
         else:
-            tables["pairs"] = list(_pairs(found))
+            tables["pairs"] = list(_pairs(found, data))
     memory = memory_of(model)
     rows = None if data is None else data.fingerprint
     if rows not in memory.arenas:
@@ -78,11 +78,14 @@ def _auc(found: Scored) -> float:
     return float((ranks[desirable].sum() - good * (good + 1) / 2) / (good * bad))
 
 
-def _pairs(found: Scored) -> Iterator[dict[str, Any]]:
-    """One row for each pair: log-probabilities of both answers, and which one the policy prefers."""
+def _pairs(found: Scored, data: TaskData) -> Iterator[dict[str, Any]]:
+    """One row for each pair: its row of the data (from 0, without those left out), and figures of both."""
     answers = found.answers
+    counts = [len(keys) for keys in data.features["keys"]]  # type: ignore[index]
+    owners = [number for number in found.rows for _ in range(counts[number])]
+    prompts = data.records["prompt"]
     for better, worse in zip(found.batch["better"].tolist(), found.batch["worse"].tolist(), strict=True):
-        row: dict[str, Any] = {}
+        row: dict[str, Any] = {"row": owners[better], "prompt": prompts[owners[better]]}
         for side, place in (("chosen", better), ("rejected", worse)):
             row[f"logps_{side}"] = float(answers.logps[place])
             row[f"tokens_{side}"] = int(answers.tokens[place])

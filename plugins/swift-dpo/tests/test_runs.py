@@ -165,6 +165,14 @@ def test_the_reference_is_the_model_as_it_was_given(causal, pairs, make_args, tm
         name: value for name, value in run.record["metrics"].items() if name.startswith("eval_rewards")
     }
     assert figures["eval_rewards/margins"] > 0.1
+    (table,) = run.folder.glob("evaluations/step-4/pairs.jsonl")
+    told = sorted((json.loads(line) for line in table.read_text().splitlines()), key=lambda row: row["row"])
+    assert [row["prompt"] for row in told] == [row["prompt"] for row in pairs]
+    margins = [
+        row["logps_chosen"] - row["reference_chosen"] - row["logps_rejected"] + row["reference_rejected"]
+        for row in told
+    ]
+    assert 0.1 * sum(margins) / 3 == pytest.approx(figures["eval_rewards/margins"], abs=1e-4)
     # Another process, the model from its folder, and nothing that the cache remembers.
     again = evaluate_run(run.folder, [f"cache_dir={tmp_path / 'other'}"])
     assert {name: again[name] for name in figures} == pytest.approx(figures, abs=1e-4)
