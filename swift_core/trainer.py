@@ -472,7 +472,8 @@ class SwiftTrainer(transformers.Trainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if not self.options.core.verify_saves or sharded or not self.is_world_process_zero():
             return
-        with self.measuring() as model:
+        # In memory the model computes in mixed precision by itself; the copy has to be told.
+        with self.measuring() as model, self.accelerator.autocast():
             check_reload(folder, model, self.runtime, self.collator, self.train_data, self.options)
 
     def _export(self, format: str, target: Path) -> Path:

@@ -235,6 +235,15 @@ def test_a_checkpoint_is_checked_by_its_weights_alone(causal, pairs, make_args, 
     assert (trainer.run.folder / "checkpoint-2").is_dir()
 
 
+@pytest.mark.parametrize("options", [{}, LORA], ids=["all weights", "LoRA"])
+def test_mixed_precision_learns_the_same_and_can_be_reloaded(causal, pairs, make_args, options):
+    options = {**options, "per_device_train_batch_size": 3, "learning_rate": 1e-2, "max_steps": 3}
+    exact = trained(make_args, causal, pairs, **options)
+    mixed = trained(make_args, causal, pairs, **options, bf16=True)
+    assert losses_of(mixed) == pytest.approx(losses_of(exact), abs=0.02)
+    assert losses_of(mixed)[0] == pytest.approx(0.6931, abs=5e-3)  # the reference is as coarse as the policy
+
+
 JOB = """
 import json
 from swift_core import SwiftTrainer, TrainingArguments
