@@ -80,7 +80,8 @@ class Collator(Protocol):
     the checked rows of a run that trains, before any is encoded, and returns the collator to go on with
     (one that knows the labels, say); ``check(data, args)`` looks, before a model is built, at encoded
     training data as a whole and at files that options of the task name, and ``check_evaluation(data)``
-    at evaluation data; all raise a ``UserError`` when they can't be used. ``before_training(model, train,
+    at evaluation data (``encoding_parts()`` names in a text what else the encoding of a row depends on, for
+    the cache of tokens); all raise a ``UserError`` when they can't be used. ``before_training(model, train,
     evaluation)`` is called on all processes, once the model is settled and before its first step.
     """
 

@@ -247,6 +247,8 @@ def encoding_key(args: TrainingArguments, collator: Collator) -> str:
     source = _source_around(type(collator))
     if args.spec.gather is not None:
         source += _source_around(load_function(args.spec.gather, args.spec))
+    if hasattr(collator, "encoding_parts"):
+        source += collator.encoding_parts()
     parts = [args.claim.package, args.claim.version, args.spec.name, model, task, source]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     if hasattr(collator, "save_pretrained"):

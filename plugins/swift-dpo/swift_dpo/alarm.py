@@ -67,7 +67,12 @@ class TrainingAlarm:
         self._seen = 0
 
     def heard(self, figures: Mapping[str, Tensor]) -> str | None:
-        """Take in the figures of a batch, see :mod:`swift_dpo.figures`; returns what to tell, if anything."""
+        """Take in the figures of a batch, see :mod:`swift_dpo.figures`; returns what to tell, if anything.
+
+        Figures of answers that are judged alone tell of no accuracy, and are not listened to.
+        """
+        if "rewards/accuracies" not in figures:
+            return None
         for name in ("kl_token/chosen", "rewards/accuracies"):
             if name in figures:
                 self._sums[name] = self._sums.get(name, 0) + figures[name]

@@ -141,10 +141,12 @@ class PreferenceCollator:
         # Where all rows have one prompt there is none, which is refused once for all of them.
         compares = self.with_unrelated and record["unrelated"] is not None
         unrelated = alike(record["unrelated"], prompt) if compares else None
-        extra = [] if unrelated is None else [unrelated]
-        row = self.tokens.of_row(prompt, [*answers, *extra], record["tools"])
-        other = row.only([len(answers)]) if extra else None
-        kept = self._compared(row.answers[: len(answers)], scores)
+        row = self.tokens.of_row(prompt, answers, record["tools"])
+        other = None
+        if unrelated is not None:
+            # By itself: another row's answer must not change which tokens of this one's count.
+            other = _after(self.tokens.of_row(prompt, [unrelated], record["tools"]), len(row.prompt))
+        kept = self._compared(row.answers, scores)
         if isinstance(kept, LeftOut):
             return kept
         fitted = self.limits.fit(row.only(kept), lambda: self._opening(record, row.prompt))
@@ -275,6 +277,10 @@ class PreferenceCollator:
             return own
         return pairs if self.kind == "pairs" else (pairs, int(batch["tokens"][batch["better"]].sum()))
 
+    def encoding_parts(self) -> str:
+        """The code of the user that rows are encoded with: what it gave must not outlive it."""
+        return "" if self.constraint is None else self.constraint.source
+
     def before_training(self, model: nn.Module, train: TaskData, evaluation: TaskData | None) -> None:
         """Let the reference say all that it will be asked, where the run wants that ahead."""
         from swift_dpo.model import memory_of
@@ -289,11 +295,20 @@ class PreferenceCollator:
         self.tokenizer.save_pretrained(folder)
 
 
+def _after(row: TokenRow, start: int) -> TokenRow:
+    """The same with its one answer beginning at token ``start`` of the whole text."""
+    ids = [*row.prompt, *row.answers[0]]
+    counted = [*[0.0] * len(row.prompt), *row.counted[0]]
+    cut = min(start, len(ids) - 1)
+    return row._replace(prompt=ids[:cut], answers=[ids[cut:]], counted=[counted[cut:]])
+
+
 def _violations(features: Sequence[Mapping[str, Any]]) -> Tensor | None:
-    if any(feature["violations"] is None for feature in features):
+    """[A], 0 for answers of rows that tell of none; None where no row tells."""
+    if all(feature["violations"] is None for feature in features):
         return None
-    values = [value for feature in features for value in feature["violations"]]
-    return torch.tensor(values, dtype=torch.float32)
+    filled = [feature["violations"] or [0.0] * len(feature["answers"]) for feature in features]
+    return torch.tensor([value for values in filled for value in values], dtype=torch.float32)
 
 
 def make_collator(

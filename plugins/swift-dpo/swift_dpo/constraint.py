@@ -17,6 +17,7 @@ the quality that one unit of violation costs, what counts is the Lagrangian s - 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,13 @@ class Constraint:
     @cached_property
     def _measure(self) -> Callable[[Any, Any], float]:
         return load_function(str(self.function), "violation_function")
+
+    @property
+    def source(self) -> str:
+        """The code of the module that the function is in."""
+        if self.function is None:
+            return ""
+        return inspect.getsource(inspect.getmodule(self._measure) or self._measure)
 
     def __getstate__(self) -> dict[str, Any]:
         # A function of a file can't be pickled for DataLoader workers, which need none.

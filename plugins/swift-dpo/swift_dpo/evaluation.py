@@ -50,7 +50,7 @@ def evaluate_model(
     rows = None if data is None else data.fingerprint
     if rows not in memory.arenas:
         memory.arenas[rows] = make_arena(args, collator.tokenizer, data)
-    answered = memory.arenas[rows].evaluate(model, lambda: memory.reference.opened(model))
+    answered = memory.arenas[rows].evaluate(model, lambda: memory.reference.borrowed(model))
     return Evaluation({**metrics, **answered.metrics}, {**tables, **answered.tables})
 
 

@@ -17,15 +17,12 @@ from swift_core.batching import pack
 from swift_core.flat.processes import rank_and_world
 from swift_dpo.answers import Answers
 from swift_dpo.model import memory_of
-from swift_dpo.scoring import answer_scores
+from swift_dpo.scoring import answer_scores, token_budget
 
 if TYPE_CHECKING:
     import datasets
 
     from swift_dpo.collator import PreferenceCollator
-
-_CPU_TOKENS = 4096
-_GPU_TOKENS = 65_536
 
 _OF_PAIRS = ("margin", "pair_weight")
 _OF_ANSWERS = ("tokens", "scores", "violations")
@@ -64,7 +61,7 @@ def score_data(
     device = next(model.parameters()).device
     lengths = features["length"]
     order = sorted(range(len(features)), key=lambda row: -lengths[row])
-    batches = pack(order, lengths, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS)
+    batches = pack(order, lengths, token_budget(model))
     rank, world = rank_and_world()
     shown = progress and rank == 0 and sys.stderr.isatty()
     parts: dict[int, Scored] = {}
@@ -85,9 +82,11 @@ def score_data(
 def _score(
     model: nn.Module, rows: list[int], batch: Mapping[str, Any], compares: bool, confidence: bool
 ) -> Scored:
-    found = answer_scores(model, batch, confidence=confidence)
+    reference = memory_of(model).reference
+    with reference.autocast(model):
+        found = answer_scores(model, batch, confidence=confidence)
     values = {field.name: getattr(found, field.name) for field in fields(found)}
-    values["reference"] = memory_of(model).reference.logps(model, batch) if compares else None
+    values["reference"] = reference.logps(model, batch) if compares else None
     wanted = (*_OF_PAIRS, *_OF_ANSWERS, "better", "worse", "unrelated")
     cpu = {name: None if (value := batch[name]) is None else value.cpu() for name in wanted}
     cpu["num_items"] = batch["num_items"]

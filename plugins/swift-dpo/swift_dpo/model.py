@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from swift_dpo.running import Running
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
     from swift_dpo.arena import Arena
+
+
+_SHARE = re.compile(r"dropout|_p?drop$|^layerdrop$")
 
 
 @dataclass
@@ -82,11 +86,14 @@ def _policy(args: TrainingArguments) -> Any:
 
 def _drop_nothing(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and "lora_" not in name:
+        if "lora_" in name:
+            continue
+        if isinstance(module, nn.Dropout):
             module.p = 0.0
-        # Attention is told the share by a number of its layer.
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        # Some layers are told the share as a number, under names of their own.
+        for own, value in vars(module).items():
+            if isinstance(value, float) and _SHARE.search(own):
+                setattr(module, own, 0.0)
 
 
 def _inner(model: nn.Module) -> Any:

@@ -168,7 +168,8 @@ def kto_loss(answers: Answers, batch: Mapping[str, Any], options: KtoOptions) ->
     if options.loss == "kto":
         if unrelated is None:
             raise ValueError("loss kto compares with answers to other prompts, found none in the batch")
-        others = mean_of_processes(log_ratios[unrelated], together=log_ratios.requires_grad)
+        read = unrelated[answers.tokens[unrelated] > 0]
+        others = mean_of_processes(log_ratios[read], together=log_ratios.requires_grad)
         baseline = figures["kl"] = others.clamp(min=0)
     else:
         baseline = torch.zeros((), device=log_ratios.device)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, distributed, nn
 
@@ -17,16 +18,13 @@ from swift_core.model_folders import base_folder_of, is_adapter, resolve_model
 from swift_core.modes import evaluating
 from swift_dpo.adapters import adapted, without_adapter
 from swift_dpo.reference_cache import ReferenceCache, cache_folder
-from swift_dpo.scoring import answer_scores
+from swift_dpo.scoring import answer_scores, token_budget
 
 if TYPE_CHECKING:
     import datasets
 
     from swift_core.arguments import TrainingArguments
     from swift_core.hookspecs import Collator
-
-_CPU_TOKENS = 4096
-_GPU_TOKENS = 65_536
 
 
 class Reference:
@@ -63,7 +61,10 @@ class Reference:
         folder = resolve_model(self._args)
         folders = [folder, base_folder_of(folder, self._args)] if is_adapter(folder) else [folder]
         loop, core = self._args.trainer, self._args.core
-        precision = f"{core.model_dtype} bf16={loop.bf16} fp16={loop.fp16} {loop.device.type}"
+        precision = (
+            f"{core.model_dtype} bf16={loop.bf16} fp16={loop.fp16} tf32={loop.tf32} {loop.device.type} "
+            f"{core.attn_implementation} transformers {transformers.__version__}"
+        )
         return cache_folder(core.cache_dir, folders, precision)
 
     @torch.no_grad()
@@ -93,20 +94,31 @@ class Reference:
         # DDP prepares for a backward pass in its forward pass, and there is none.
         inner = inside_ddp(policy)
         if self.adapter_off:
-            with without_adapter(adapted(inner)), evaluating(inner):
+            with without_adapter(adapted(inner)), evaluating(inner), self.autocast(inner):
                 yield inner
             return
         device = next(inner.parameters()).device
         if self._model is None:
             self._model = self._load(self._args).eval().requires_grad_(False).to(device)
             run_alike(self._model, policy)
-        with self._autocast(device):
+        with self.autocast(inner):
             yield self._model
 
-    def _autocast(self, device: torch.device) -> Any:
+    @contextmanager
+    def borrowed(self, policy: nn.Module) -> Iterator[nn.Module]:
+        """The same for once: what was loaded for it is let go of afterwards."""
+        loaded = self._model is not None
+        with self.opened(policy) as model:
+            yield model
+        if not loaded:
+            self._model = None
+
+    def autocast(self, model: nn.Module) -> Any:
+        """The mixed precision of the run, whether a trainer has told ``model`` of it or not."""
         loop = self._args.trainer
         lower = torch.bfloat16 if loop.bf16 else torch.float16 if loop.fp16 else None
-        return nullcontext() if lower is None else torch.autocast(device.type, dtype=lower)
+        kind = next(model.parameters()).device.type
+        return nullcontext() if lower is None else torch.autocast(kind, dtype=lower)
 
     def fill(self, policy: nn.Module, features: Sequence[datasets.Dataset], collator: Collator) -> None:
         """With ``reference_cache: ahead``: learn all sequences that are not known yet, then free the model.
@@ -116,9 +128,13 @@ class Reference:
         if self._mode != "ahead":
             return
         device = next(policy.parameters()).device
+        rank, world = rank_and_world()
+        if world > 1:
+            # They must see the same work, and may have read different folders.
+            for known in gather_object([self.cached.known]):
+                self.cached.add(known)
         for part in features:
-            batches = list(_batches(part, self.cached, _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS))
-            rank, world = rank_and_world()
+            batches = list(_batches(part, self.cached, token_budget(policy)))
             found: dict[int, float] = {}
             for start in range(0, len(batches), world):
                 # A process without a batch of its own repeats one: FSDP gathers weights in each forward pass.

@@ -13,6 +13,8 @@ from huggingface_hub import constants
 
 from swift_core.runs.atomic import sha256_of
 
+_WEIGHTS = (".safetensors", ".bin", ".py")
+_CONFIGS = ("config.json", "adapter_config.json")
 _RECORD = np.dtype([("key", "<i8"), ("logp", "<f8")])
 
 
@@ -36,6 +38,11 @@ class ReferenceCache:
     def __len__(self) -> int:
         """Number of sequences."""
         return len(self._known)
+
+    @property
+    def known(self) -> Mapping[int, float]:
+        """All values by key."""
+        return self._known
 
     def find(self, keys: Iterable[int]) -> list[float] | None:
         """The values of ``keys`` in their order; None where one of them is not known."""
@@ -82,7 +89,10 @@ def cache_folder(cache_dir: str | None, weights: Iterable[Path], precision: str)
     digest = hashlib.sha256(precision.encode())
     for folder in weights:
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".safetensors", ".bin") or path.name in ("config.json", "adapter_config.json"):
+            if path.suffix in (".safetensors", ".bin", ".py") or path.name in (
+                "config.json",
+                "adapter_config.json",
+            ):
                 digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     base = Path(cache_dir).expanduser() if cache_dir else Path(constants.HF_HOME) / "swift"
     return base / "reference" / digest.hexdigest()[:32]

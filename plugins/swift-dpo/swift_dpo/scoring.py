@@ -7,7 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from swift_core.flat import Rung, state_of
 from swift_dpo.answers import Answers
+
+_FEW_TOKENS = 4096
+_MANY_TOKENS = 65_536
 
 
 def answer_scores(model: nn.Module, batch: Mapping[str, Any], *, confidence: bool = False) -> Answers:
@@ -24,13 +28,21 @@ def answer_scores(model: nn.Module, batch: Mapping[str, Any], *, confidence: boo
         targets=batch["targets"],
         confidence=confidence,
     )
-    tokens = batch["tokens"]
+    # An answer to another prompt may have been cut to nothing that counts.
+    counts = batch["tokens"].clamp(min=1)
     return Answers(
         logps=_by_answer(found["logps"] * batch["weights"], batch),
-        tokens=tokens,
-        confidence=_by_answer(found["confidence"], batch) / tokens if confidence else None,
-        mean_logits=_by_answer(found["mean_logits"], batch) / tokens,
+        tokens=batch["tokens"],
+        confidence=_by_answer(found["confidence"], batch) / counts if confidence else None,
+        mean_logits=_by_answer(found["mean_logits"], batch) / counts,
     )
+
+
+def token_budget(model: nn.Module) -> int:
+    """Tokens of a batch without gradients that suit the model's device and the way it runs."""
+    # A mask of all tokens against all grows with their square.
+    few = next(model.parameters()).device.type == "cpu" or state_of(model).rung is Rung.MASK
+    return _FEW_TOKENS if few else _MANY_TOKENS
 
 
 def _by_answer(values: Tensor, batch: Mapping[str, Any]) -> Tensor:

@@ -56,3 +56,22 @@ def test_a_function_must_give_numbers(causal, make_args, tmp_path):
     args = make_args(causal, "cpo", constraint_weight=1.0, violation_function=f"{path}:violation")
     with pytest.raises(UserError, match=r"expected a number from .*, found 'rather'"):
         prepare_task(args, ROWS)
+
+
+def test_a_row_without_violations_leaves_those_of_others(causal, make_args):
+    rows = [{**ROWS[0], "violations": [0.0, 3.0]}, {**ROWS[1], "violations": None}]
+    ready = prepare_task(make_args(causal, "cpo", constraint_weight=1.0), rows)
+    batch = ready.collator([ready.train.features[n] for n in range(2)])
+    assert batch["violations"].tolist() == [0.0, 3.0, 0.0, 0.0]
+
+
+def test_a_function_that_was_changed_is_asked_again(causal, make_args, tmp_path):
+    path = tmp_path / "changing.py"
+    args = make_args(causal, "cpo", constraint_weight=1.0, violation_function=f"{path}:violation")
+    found = []
+    for value in (1.0, 5.0):
+        path.write_text(
+            f"def violation(prompt, answer):\n    return {value} + len(prompt) * 0\n" * 1 + "#" * int(value)
+        )
+        found.append(prepare_task(args, ROWS).train.features[0]["violations"])
+    assert found == [[1.0, 1.0], [5.0, 5.0]]

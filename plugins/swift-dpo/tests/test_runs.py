@@ -283,3 +283,41 @@ def test_two_processes_do_not_change_a_step(causal, pairs, make_args, tmp_path):
     assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5
     names = ["eval_rewards/margins", "eval_rewards/accuracies", "eval_loss"]
     assert [metrics[n] for n in names] == pytest.approx([expected[n] for n in names], abs=1e-4)
+
+
+def test_kto_trains_past_the_first_look_of_the_alarm(causal, pairs, make_args, monkeypatch):
+    monkeypatch.setattr("swift_dpo.alarm._BATCHES", 2)
+    trainer = trained(make_args, causal, pairs, "kto", per_device_train_batch_size=2, max_steps=6)
+    assert trainer.state.global_step == 6
+
+
+def test_an_evaluation_before_training_is_in_the_precision_of_training(causal, pairs, make_args):
+    options = {**LORA, "bf16": True, "per_device_train_batch_size": 3, "max_steps": 1}
+    trainer = SwiftTrainer(make_args(causal, **options), train_dataset=pairs, eval_dataset=pairs)
+    assert trainer.evaluate()["eval_kl/chosen"] == pytest.approx(0, abs=1e-6)
+    trainer.train()
+    assert losses_of(trainer)[0] == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_samples_of_the_reference_do_not_keep_it_in_memory(causal, pairs, make_args):
+    options = {"reference_cache": "ahead", "eval_samples": 2, "eval_max_new_tokens": 3, "max_steps": 1}
+    trainer = SwiftTrainer(make_args(causal, **options), train_dataset=pairs, eval_dataset=pairs)
+    trainer.train()
+    assert trainer.evaluate()["eval_answer_tokens_reference"] > 0
+    assert memory_of(trainer.network).reference._model is None
+
+
+@pytest.mark.parametrize("family", ["OPT", "BioGpt", "GPTBigCode"])
+def test_dropout_is_off_whatever_a_family_calls_it(family):
+    import transformers
+
+    from swift_dpo.model import _drop_nothing
+
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).train()
+    ids = torch.arange(5, 25)[None]
+    assert not torch.equal(model(ids).logits, model(ids).logits)
+    _drop_nothing(model)
+    torch.testing.assert_close(model(ids).logits, model(ids).logits, atol=1e-6, rtol=0)
