@@ -70,8 +70,7 @@ def test_a_function_that_was_changed_is_asked_again(causal, make_args, tmp_path)
     args = make_args(causal, "cpo", constraint_weight=1.0, violation_function=f"{path}:violation")
     found = []
     for value in (1.0, 5.0):
-        path.write_text(
-            f"def violation(prompt, answer):\n    return {value} + len(prompt) * 0\n" * 1 + "#" * int(value)
-        )
+        # Of another size: within a second Python takes a module of the same size for the old one.
+        path.write_text(f"def violation(prompt, answer):\n    return {value}\n" + "#" * int(value))
         found.append(prepare_task(args, ROWS).train.features[0]["violations"])
     assert found == [[1.0, 1.0], [5.0, 5.0]]
