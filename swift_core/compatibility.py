@@ -57,6 +57,9 @@ def _asked(distribution: Distribution | None) -> str | None:
         found = [text for text in requires if _is_core(text)]
     except Exception:  # whatever the parsers of metadata say of what they find
         return None
+    if len(found) > 1 and not any(";" in text for text in found):
+        # Bounds may stand in lines of their own; all of them hold.
+        return CORE + ",".join(bounds for text in found if (bounds := text[len(CORE) :].strip()))
     return found[0] if found else None
 
 

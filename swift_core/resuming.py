@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from swift_core.errors import UserError, listed
 from swift_core.extensions import extension_packages
-from swift_core.labels.applying import findings_of, former_names, other_label_faults, refuse_breaches
+from swift_core.labels.applying import former_names, other_label_faults
 from swift_core.runs.record import Run, find_resumable
 from swift_core.runs.redact import redacted
 
@@ -118,9 +118,8 @@ def new_run(args: TrainingArguments) -> Run:
     """Make the folder and the record of a new run.
 
     Raises:
-        UserError: the policy of the labels file is enforced and forbids it, or the folder can't be made.
+        UserError: the folder can't be made.
     """
-    refuse_breaches(args, findings_of(args))
     packages = ["swift-core", args.claim.package, "torch", "transformers", "accelerate", "peft", "datasets"]
     packages += [name for name in extension_packages(args) if name not in packages]
     return Run.create(

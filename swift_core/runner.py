@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from swift_core.arguments import TrainingArguments
+from swift_core.arguments import TrainingArguments, parse_overrides
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults
 from swift_core.labels.applying import findings_of, gate_findings, recorded, refuse_breaches
@@ -103,8 +103,13 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
     """The arguments of a run, with its trained model as the model.
 
     Raises:
-        UserError: its model was never saved.
+        UserError: its model was never saved, or ``overrides`` would make another task of it.
     """
+    if "task_type" in parse_overrides(overrides):
+        raise UserError(
+            f"task_type: the run is one of {run.record['task_type']} and stays that; leave it out, or train "
+            "a run of the other task type"
+        )
     model = run.folder / "model"
     if not model.is_dir():
         remedy = f"finish it with `swift train RUN.yaml --resume {run.folder}`"

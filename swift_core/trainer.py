@@ -26,6 +26,7 @@ from swift_core.figures import LossFigures
 from swift_core.flat.data import padding_cost, settle_on_data
 from swift_core.flat.sequence import share_tokens
 from swift_core.hookspecs import Evaluation
+from swift_core.labels.applying import findings_of, refuse_breaches
 from swift_core.matmul import fastest_float32_matmul
 from swift_core.models import without_progress_bars
 from swift_core.modes import evaluating
@@ -237,6 +238,7 @@ class SwiftTrainer(transformers.Trainer):
 
     def _own_run(self, checkpoint: Path | None) -> Run:
         data = [part for part in (self.train_data, self.eval_data) if part is not None]
+        refuse_breaches(self.options, findings_of(self.options))
         run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
         if checkpoint is not None:
             refuse_other_run(run, self.options, data)

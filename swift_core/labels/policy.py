@@ -110,8 +110,13 @@ def _fixed_faults(label: Label, options: Mapping[str, Any]) -> list[tuple[str, s
             f"{_shown(options[name])}; leave it out",
         )
         for name, value in label.fixed.items()
-        if name in options and options[name] != value
+        if name in options and _plain(options[name]) != _plain(value)
     ]
+
+
+def _plain(value: Any) -> Any:
+    """What TOML and JSON make of a value: a tuple of Python's is their list."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _shown(value: Any) -> str:

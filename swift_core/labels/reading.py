@@ -112,6 +112,12 @@ def _label_faults(labels: Mapping[str, Any], groups: Mapping[str, Any]) -> Itera
         yield from _unknown_groups(table.get("owners"), groups, (*path, "owners"))
         yield from _option_faults(table, path)
         yield from _gate_faults(table, path)
+        ours = [former for former in table.get("former", []) if former in OUR_PACKAGES]
+        if ours:
+            yield (
+                (*path, "former"),
+                f"label '{name}': former: {listed(ours)} is a task type, for all to use; choose other names",
+            )
         for former in (name, *table.get("former", [])):
             if former in names or (former != name and former in labels):
                 yield (
@@ -144,6 +150,9 @@ def _decision_faults(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterato
             missing = [name for name in known if name not in table[field]]
             if missing:
                 yield (*path, field), f"label '{path[1]}': {field}: {listed(missing)} missing"
+            blank = [name for name in known if not str(table[field].get(name, "x")).strip()]
+            if blank:
+                yield (*path, field), f"label '{path[1]}': {field}: {listed(blank)} must not be empty"
             yield from _field_faults(table[field], known, (*path, field))
 
 
@@ -179,7 +188,7 @@ def _gate_faults(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tu
 
 def _unknown_groups(used: Any, groups: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
     for group in used if isinstance(used, list) else ():
-        if group not in groups:
+        if isinstance(group, str) and group not in groups:
             told = f"{did_you_mean(group, groups)} Groups: {listed(list(groups))}"
             yield path, f"{path[-1]}: there is no group '{group}'.{told}"
 

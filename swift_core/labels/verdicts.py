@@ -22,10 +22,10 @@ def settle_gates(run: Run, applied: Applied) -> list[GateResult]:
     """Judge ``run`` by the gates of ``applied`` and write the verdict into its record.
 
     Returns:
-        A result for each gate; none when there are no gates, and then nothing is written.
+        A result for each gate; none when there are no gates, which takes an earlier verdict back.
     """
     gates = [parse_gate(text) for text in applied.gates]
-    if not gates:
+    if not gates and run.record.get("gates") is None:
         return []
     baseline: Mapping[str, Any] | str | None = None
     if applied.label is not None and any(gate.baseline for gate in gates):

@@ -256,6 +256,15 @@ def test_the_gate_command_judges_by_the_file_as_it_is_now(cli, project, write):
     assert cli(f"gate {run}").code == 0
     write(APPROVED)
     done = cli(f"gate {run}")
+    assert done.code == 0 and "has no gates any more in labels.toml: the verdict is taken back" in done.out
+    verdict = record_of(run)["gates"]
+    assert verdict["passed"] and not verdict["results"]
+
+
+def test_the_gate_command_of_a_label_without_gates_says_so(cli, project, write):
+    write(APPROVED)
+    cli("train run.yaml")
+    done = cli(f"gate {sole_run(project)}")
     assert done.code == 2 and "label 'speed-curve' has no gates in labels.toml" in done.err
 
 
@@ -353,3 +362,21 @@ def test_a_run_is_not_gone_on_with_when_its_label_says_something_else_now(cli, p
     write(APPROVED.replace("speed-curve", "velocity"))
     done = cli(f"train run.yaml task_type=velocity save_steps=1 --resume {run}")
     assert done.code == 2 and "that run is filed under 'speed-curve', found 'velocity'" in done.err
+
+
+def test_from_python_too_a_run_of_a_retired_label_is_not_gone_on_with(cli, project, write):
+    write(APPROVED)
+    cli("train run.yaml save_steps=1")
+    run = sole_run(project)
+    (run / "run.json").write_text(json.dumps({**record_of(run), "state": "interrupted"}))
+    write(APPROVED.replace('"approved"', '"retired"') + '[policy]\nmode = "enforce"\n')
+    args = TrainingArguments.from_file("run.yaml", ["save_steps=1"])
+    with pytest.raises(UserError, match="label 'speed-curve' is retired"):
+        SwiftTrainer(args).train(resume_from_checkpoint=str(run))
+
+
+def test_a_recorded_run_keeps_its_task_type(cli, project, write):
+    write(APPROVED)
+    cli("train run.yaml")
+    done = cli(f"evaluate {sole_run(project)} task_type=embedding")
+    assert done.code == 2 and "the run is one of acme-linear:line-fitting and stays that" in done.err
