@@ -126,13 +126,18 @@ class TaskHooks:
     def compute_loss(  # type: ignore[empty-body]
         self, model: nn.Module, batch: Mapping[str, Any], collator: Collator, args: TrainingArguments
     ) -> LossOutput:
-        """Run ``model`` (as wrapped for training) on ``batch`` and return its loss."""
+        """Run ``model`` (as wrapped for training) on ``batch`` and return its loss.
+
+        ``batch`` is on the model's device already, tensors in mappings and sequences too.
+        """
 
     @hookspec(firstresult=True)
     def evaluate(  # type: ignore[empty-body]
         self, model: nn.Module, collator: Collator, data: TaskData | None, args: TrainingArguments
     ) -> Evaluation:
         """Measure ``model`` (unwrapped, in eval mode, without gradients) on ``data``.
+
+        Batches that ``collator`` makes here are on the CPU: move them to the model's device.
 
         ``data`` is None when the run has no ``eval_dataset`` but an option of the task names evaluation
         data of its own. With several processes every process calls it and gets the same figures.
