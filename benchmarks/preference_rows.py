@@ -135,13 +135,17 @@ def cut_rows(text: str, tokenizer: Any, count: int, shape: Shape) -> list[Row]:
     def message(role: str, lengths: tuple[int, int]) -> list[Row]:
         return [{"role": role, "content": piece(*lengths)}]
 
+    def answers() -> list[list[Row]]:
+        found: list[list[Row]] = []
+        while len(found) < shape.answers:
+            # Equal answers teach nothing: Swift leaves such a row out, TRL does not, and batches part.
+            if (drawn := message("assistant", shape.answer)) not in found:
+                found.append(drawn)
+        return found
+
     scores = [float(n) for n in range(shape.answers - 1, -1, -1)]
     return [
-        {
-            "prompt": message("user", shape.prompt),
-            "answers": [message("assistant", shape.answer) for _ in scores],
-            "scores": scores,
-        }
+        {"prompt": message("user", shape.prompt), "answers": answers(), "scores": scores}
         for _ in range(count)
     ]
 
