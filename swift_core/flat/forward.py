@@ -67,12 +67,8 @@ class FlatState:
         return f"{how} ({self.reason})" if self.reason else how
 
 
-def unwrapped(model: nn.Module) -> Any:
-    """The transformers model inside DDP, torch.compile, peft and their like.
-
-    Where only a part of it runs on flat rows, under a head that does not, its attribute ``flat_part`` says
-    which.
-    """
+def transformers_model(model: nn.Module) -> Any:
+    """The transformers model inside DDP, torch.compile, peft and their like."""
     inner: Any = model
     while True:
         if isinstance(getattr(inner, "module", None), nn.Module):
@@ -82,7 +78,16 @@ def unwrapped(model: nn.Module) -> Any:
         elif hasattr(inner, "get_base_model"):
             inner = inner.get_base_model()
         else:
-            return getattr(inner, "flat_part", inner)
+            return inner
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The part of a wrapped model that runs on flat rows.
+
+    That is the transformers model, or what its attribute ``flat_part`` says, under a head that does not.
+    """
+    inner = transformers_model(model)
+    return getattr(inner, "flat_part", inner)
 
 
 def state_of(model: nn.Module) -> FlatState:

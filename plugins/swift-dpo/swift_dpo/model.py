@@ -11,6 +11,7 @@ from torch import nn
 
 from swift_core.errors import UserError
 from swift_core.flat import FlatState, set_state
+from swift_core.flat.forward import transformers_model
 from swift_core.model_folders import load_config
 from swift_core.models import load_backbone
 from swift_dpo.alarm import TrainingAlarm
@@ -54,13 +55,13 @@ def build_model(args: TrainingArguments) -> Any:
         UserError: it is no causal language model, or can't be loaded.
     """
     model = _policy(args)
-    _inner(model).memory = Memory(Reference(args, _policy))
+    transformers_model(model).memory = Memory(Reference(args, _policy))
     return model
 
 
 def memory_of(model: nn.Module) -> Memory:
     """What the run of a policy keeps, however the policy is wrapped."""
-    found: Memory = _inner(model).memory
+    found: Memory = transformers_model(model).memory
     return found
 
 
@@ -75,7 +76,7 @@ def _policy(args: TrainingArguments) -> Any:
     if hasattr(model, "peft_config"):
         # What peft and its users call the task of such an adapter.
         model.peft_config["default"].task_type = "CAUSAL_LM"
-    inner = _inner(model)
+    inner = transformers_model(model)
     if args.task.disable_dropout:
         _drop_nothing(model)
     as_policy(inner)
@@ -94,17 +95,3 @@ def _drop_nothing(model: nn.Module) -> None:
         for own, value in vars(module).items():
             if isinstance(value, float) and _SHARE.search(own):
                 setattr(module, own, 0.0)
-
-
-def _inner(model: nn.Module) -> Any:
-    """The transformers model inside DDP, torch.compile and peft."""
-    inner: Any = model
-    while True:
-        if isinstance(getattr(inner, "module", None), nn.Module):
-            inner = inner.module
-        elif isinstance(getattr(inner, "_orig_mod", None), nn.Module):
-            inner = inner._orig_mod
-        elif hasattr(inner, "get_base_model"):
-            inner = inner.get_base_model()
-        else:
-            return inner
