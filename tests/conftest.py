@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from swift_core.testing.forks import run_forked
 
 WORDS = ["sea", "fish", "ship", "forest", "bird", "deer", "fox", "tree", "rain", "snow", "wind"]
 
@@ -79,15 +80,7 @@ def swift(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
         if path is not None:
             env["PYTHONPATH"] = str(path)
-        done = subprocess.run(
-            [sys.executable, "-m", "swift_core", *arguments],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = run_forked("-m", "swift_core", *arguments, folder=tmp_path, environment=env, timeout=timeout)
         if code is not None:
             assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -124,37 +117,13 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def python(folder: Path, *command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.fixture
-def on_two_processes() -> Callable[..., str]:
-    """Run a script, or ``-m module``, in a folder on two processes; returns what they printed."""
+def on_processes() -> Callable[..., str]:
+    """Run a script in a folder on so many gloo processes; returns what they printed."""
 
-    def run(folder: Path, *command: str) -> str:
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-        return python(folder, *launcher, *command)
-
-    return run
-
-
-@pytest.fixture
-def on_forks() -> Callable[..., str]:
-    """Run a script in its folder on so many processes, see ``forks.py``; returns what they printed."""
-
-    def run(count: int, script: Path, *arguments: str) -> str:
-        launcher = [str(Path(__file__).with_name("forks.py")), str(count), str(free_port())]
-        return python(script.parent, *launcher, str(script), *arguments)
+    def run(count: int, folder: Path, *command: str) -> str:
+        done = run_forked(*command, folder=folder, processes=count)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
 
     return run

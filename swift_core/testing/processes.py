@@ -1,20 +1,18 @@
 """Checks that need other processes: two that train together (gloo), and a new one that loads what was saved.
 
-One process is started for all of them; it imports the libraries, forks the two, and does the rest itself.
+They run once for all of these checks and find no task package imported.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
 from swift_core.testing.comparing import different_figures, shown
+from swift_core.testing.forks import fork_context, places_of, wait_for_all
 from swift_core.testing.gradients import (
     compare_gradients,
     gradient_trainer,
@@ -23,8 +21,11 @@ from swift_core.testing.gradients import (
 )
 from swift_core.testing.outcomes import ConformanceError, NotApplicable
 from swift_core.testing.subject import Subject, figures_of
+from swift_core.testing.worker import be_rank, measure_again
 
+_PROCESSES = 2
 _TIMEOUT_SECONDS = 500
+_SILENT = "a process that ended without a word"
 
 
 def fresh_results(subject: Subject) -> dict[str, Any]:
@@ -34,16 +35,16 @@ def fresh_results(subject: Subject) -> dict[str, Any]:
         ``reloaded``: the figures of the saved run, or what went wrong; ``ranks``: figures and losses of each
         of the two processes, or what went wrong. Their gradient is in ``gradient.safetensors``.
     """
-    path = subject.folder / "fresh" / "results.json"
-    if not path.exists():
-        _start(subject)
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return results
-
-
-def _start(subject: Subject) -> None:
     folder = subject.folder / "fresh"
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        _start(subject, folder)
+    again = folder / "reloaded.json"
+    reloaded = json.loads(again.read_text(encoding="utf-8")) if again.exists() else _SILENT
+    return {"ranks": _found_by_ranks(folder), "reloaded": reloaded}
+
+
+def _start(subject: Subject, folder: Path) -> None:
+    folder.mkdir(parents=True)
     job = {
         "task_type": subject.task_type,
         "rows": list(subject.rows),
@@ -52,29 +53,28 @@ def _start(subject: Subject) -> None:
         "batch_loss": subject.batch_loss,
         "steps": subject.steps,
         "run": str(subject.trained.folder),
-        "port": _free_port(),
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "swift_core.testing.worker", str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise ConformanceError(
-            expected="a new process that can train and measure",
-            found=(done.stderr.strip().split("\n") or [""])[-1],
-            remedy=f"type `{sys.executable} -m swift_core.testing.worker {folder}` to see all of it",
-        )
+    context = fork_context()
+    ranks = [
+        context.Process(target=be_rank, args=(rank, place, folder))
+        for rank, place in enumerate(places_of(_PROCESSES))
+    ]
+    again = context.Process(target=measure_again, args=(folder,))
+    for process in (*ranks, again):
+        process.start()
+    wait_for_all(ranks, _TIMEOUT_SECONDS)
+    wait_for_all([again], _TIMEOUT_SECONDS)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _found_by_ranks(folder: Path) -> list[Any] | str:
+    told = sorted(folder.glob("error-*.txt"))
+    if told:
+        return told[0].read_text(encoding="utf-8")
+    paths = [folder / f"rank-{rank}.json" for rank in range(_PROCESSES)]
+    if not all(path.exists() for path in paths):
+        return _SILENT
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def _ranks(subject: Subject) -> list[dict[str, Any]]:

@@ -1,73 +1,27 @@
-"""``python -m swift_core.testing.worker FOLDER``: the processes of :mod:`swift_core.testing.processes`."""
+"""What the processes of :mod:`swift_core.testing.processes` do."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
-import multiprocessing
 import os
-import sys
 import traceback
-from multiprocessing.connection import wait
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
-from swift_core.errors import SwiftError
-from swift_core.registry import find_task
-from swift_core.runtime import Runtime
+from swift_core.testing.forks import write_to
 from swift_core.testing.gradients import gradient_trainer
 from swift_core.testing.subject import Subject, figures_of
 
-_PROCESSES = 2
 
-
-def main() -> int:
-    """Run the two processes and then, in this one, measure the saved run; write what was found."""
-    folder = Path(sys.argv[1])
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    # Before anything is computed here: threads don't survive a fork.
-    ranks = _forked(folder, job)
-    results = {"ranks": ranks, "reloaded": _reloaded(job)}
-    fresh = folder / "results.json.new"
-    fresh.write_text(json.dumps(results), encoding="utf-8")
-    fresh.replace(folder / "results.json")
-    return 0
-
-
-def _import_late_ones(task_type: str) -> None:
-    """Import what a run imports late, once for both processes: that takes longer than what they do."""
-    importlib.import_module("torch.utils.tensorboard")
-    # A plugin that can't be imported is told by the processes.
-    with contextlib.suppress(SwiftError):
-        Runtime(find_task(task_type))
-
-
-def _forked(folder: Path, job: dict[str, Any]) -> list[Any] | str:
-    _import_late_ones(job["task_type"])
-    context = multiprocessing.get_context("fork")
-    alive = [context.Process(target=_be_rank, args=(rank, folder, job)) for rank in range(_PROCESSES)]
-    for process in alive:
-        process.start()
-    while alive:
-        wait([process.sentinel for process in alive])
-        if any(process.exitcode for process in alive):
-            # The other one would wait for it.
-            for process in alive:
-                process.kill()
-            told = sorted(folder.glob("error-*.txt"))
-            return told[0].read_text(encoding="utf-8") if told else "a process that ended without a word"
-        alive = [process for process in alive if process.exitcode is None]
-    return [json.loads((folder / f"rank-{rank}.json").read_text("utf-8")) for rank in range(_PROCESSES)]
-
-
-def _be_rank(rank: int, folder: Path, job: dict[str, Any]) -> None:
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(job["port"]), "WORLD_SIZE": str(_PROCESSES)}
-    os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(_PROCESSES))
+def be_rank(rank: int, place: Mapping[str, str], folder: Path) -> None:
+    """Be one of those that train together; what it found goes to ``rank-N.json`` or ``error-N.txt``."""
+    write_to(folder / f"rank-{rank}.log", folder / f"rank-{rank}.log")
+    os.environ.update(place)
     try:
-        found = _measured(folder / f"process-{rank}", job, folder if rank == 0 else None)
+        found = _measured(folder / f"process-{rank}", _job(folder), folder if rank == 0 else None)
         (folder / f"rank-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     except BaseException as error:
         traceback.print_exc()
@@ -76,6 +30,25 @@ def _be_rank(rank: int, folder: Path, job: dict[str, Any]) -> None:
         os._exit(1)
     # gloo's threads may still be busy, and end a process that takes its leave with SIGABRT.
     os._exit(0)
+
+
+def measure_again(folder: Path) -> None:
+    """Load the saved run and evaluate it; the figures, or what went wrong, go to ``reloaded.json``."""
+    from swift_core.runner import evaluate_run
+
+    write_to(folder / "reloaded.log", folder / "reloaded.log")
+    found: dict[str, float] | str
+    try:
+        found = figures_of(evaluate_run(Path(_job(folder)["run"])))
+    except Exception as error:  # whatever a plugin raises is the answer
+        traceback.print_exc()
+        found = f"{type(error).__name__}: {error}".split("\n")[0]
+    (folder / "reloaded.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _job(folder: Path) -> dict[str, Any]:
+    job: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    return job
 
 
 def _measured(own: Path, job: dict[str, Any], target: Path | None) -> dict[str, Any]:
@@ -103,17 +76,3 @@ def _subject(folder: Path, job: dict[str, Any]) -> Subject:
         batch_loss=job["batch_loss"],
         steps=job["steps"],
     )
-
-
-def _reloaded(job: dict[str, Any]) -> dict[str, float] | str:
-    from swift_core.runner import evaluate_run
-
-    try:
-        return figures_of(evaluate_run(Path(job["run"])))
-    except Exception as error:  # whatever a plugin raises is the answer
-        traceback.print_exc()
-        return f"{type(error).__name__}: {error}".split("\n")[0]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -72,11 +72,11 @@ os._exit(0)  # gloo's threads may still be busy, and end a process that takes it
 @pytest.mark.parametrize("family", ["bert", "stablelm"])  # one runs flat, one by sub-batches
 @pytest.mark.parametrize("wrap", ["ddp", "compiled ddp", "fsdp2"])
 def test_gradients_equal_those_of_one_process(
-    tmp_path: Path, on_two_processes: Callable[..., str], wrap: str, family: str, cache_tokens: int
+    tmp_path: Path, on_processes: Callable[..., str], wrap: str, family: str, cache_tokens: int
 ) -> None:
     script = tmp_path / "job.py"
     script.write_text(SCRIPT)
-    told = on_two_processes(tmp_path, str(script), str(ROOT), wrap, str(cache_tokens), family)
+    told = on_processes(2, tmp_path, str(script), str(ROOT), wrap, str(cache_tokens), family)
     assert told.count("equal") == 2
 
 
@@ -104,8 +104,8 @@ os._exit(0)
 
 @pytest.mark.timeout(240)
 def test_all_processes_run_a_model_as_the_first_one_does(
-    tmp_path: Path, on_two_processes: Callable[..., str]
+    tmp_path: Path, on_processes: Callable[..., str]
 ) -> None:
     script = tmp_path / "job.py"
     script.write_text(AGREE)
-    assert on_two_processes(tmp_path, str(script), str(ROOT)).count("SUB_BATCHES sdpa") == 2
+    assert on_processes(2, tmp_path, str(script), str(ROOT)).count("SUB_BATCHES sdpa") == 2

@@ -121,10 +121,12 @@ distributed.barrier()
 
 
 @pytest.mark.timeout(240)
-def test_outputs_and_gradients_are_those_of_one_process(tmp_path: Path, on_forks: Callable[..., str]) -> None:
+def test_outputs_and_gradients_are_those_of_one_process(
+    tmp_path: Path, on_processes: Callable[..., str]
+) -> None:
     script = tmp_path / "job.py"
     script.write_text(SCRIPT)
-    assert on_forks(4, script, str(ROOT)).count("equal") == 4
+    assert on_processes(4, tmp_path, "job.py", str(ROOT)).count("equal") == 4
 
 
 @pytest.mark.parametrize(

@@ -322,10 +322,10 @@ print("MAIN" if run is not None else "OTHER", "exported" if exported else "not e
 """
 
 
-def test_every_process_learns_that_the_run_failed_its_gates(project, write, on_two_processes):
+def test_every_process_learns_that_the_run_failed_its_gates(project, write, on_processes):
     write(HARD)
     (project / "script.py").write_text(JUDGED_BY_TWO)
-    told = on_two_processes(project, "script.py", str(project.parent / "site"))
+    told = on_processes(2, project, "script.py", str(project.parent / "site"))
     assert "MAIN not exported" in told and "OTHER not exported" in told
     assert told.count("FAILED  mse <= 1e-9") == 1
 

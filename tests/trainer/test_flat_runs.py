@@ -164,7 +164,7 @@ json.dump([seen, trainer.state.global_step], open(f"result-{os.environ['RANK']}.
 
 
 def test_two_processes_take_equally_many_batches_of_tokens(
-    rows: Any, options: Any, tmp_path: Path, on_two_processes: Any
+    rows: Any, options: Any, tmp_path: Path, on_processes: Any
 ) -> None:
     changed = {
         **options,
@@ -177,7 +177,7 @@ def test_two_processes_take_equally_many_batches_of_tokens(
     }
     (tmp_path / "job.json").write_text(json.dumps([changed, rows(60)]))
     (tmp_path / "job.py").write_text(TWO_PROCESSES)
-    on_two_processes(tmp_path, "job.py")
+    on_processes(2, tmp_path, "job.py")
     results = [json.loads((tmp_path / f"result-{rank}.json").read_text()) for rank in range(2)]
     assert len(results[0][0]) == len(results[1][0])
     assert sum(results[0][0]) + sum(results[1][0]) == 60

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ if trainer.run is not None:
 
 
 def test_two_processes_do_not_change_a_step_and_evaluate_alike(
-    make_trainer, rows, options, still_encoder, tmp_path, on_two_processes
+    make_trainer, rows, options, still_encoder, tmp_path, on_processes
 ):
     whole = make_trainer(
         rows(8, 2),
@@ -94,7 +96,7 @@ def test_two_processes_do_not_change_a_step_and_evaluate_alike(
     }
     (tmp_path / "job.json").write_text(json.dumps([changed, rows(8, 2), rows(8)]))
     (tmp_path / "job.py").write_text(TWO_PROCESSES)
-    on_two_processes(tmp_path, "job.py")
+    on_processes(2, tmp_path, "job.py")
     folder, figures, first_log = json.loads((tmp_path / "result.json").read_text())
     assert len(list(Path(folder).parent.iterdir())) == 2, "one run folder a run, not one a process"
     assert distance(whole.run.folder, Path(folder)) < 1e-5
@@ -104,9 +106,7 @@ def test_two_processes_do_not_change_a_step_and_evaluate_alike(
     assert (Path(folder) / "exports" / "hf" / "modules.json").exists()
 
 
-def test_the_command_line_trains_evaluates_and_exports_on_two_processes(
-    rows, tiny_encoder, tmp_path, on_two_processes
-):
+def test_the_command_line_trains_evaluates_and_exports_under_torchrun(rows, tiny_encoder, tmp_path):
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
     options = {
         "task_type": "embedding",
@@ -121,7 +121,15 @@ def test_the_command_line_trains_evaluates_and_exports_on_two_processes(
         "ddp_backend": "gloo",
     }
     (tmp_path / "run.yaml").write_text(json.dumps(options))
-    told = on_two_processes(tmp_path, "-m", "swift_core", "train", "run.yaml")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    told = subprocess.run(
+        [sys.executable, *launcher, "-m", "swift_core", "train", "run.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    ).stdout
     assert (told.count("exported"), told.count("finished")) == (1, 1), told
     (folder,) = (tmp_path / "output" / "task-type=embedding").iterdir()
     record = json.loads((folder / "run.json").read_text())

@@ -58,7 +58,7 @@ def test_a_step_is_that_of_one_process(
     options: dict[str, Any],
     still_encoder: str,
     tmp_path: Path,
-    on_forks: Any,
+    on_processes: Any,
     processes: int,
     checkpointing: bool,
 ) -> None:
@@ -73,7 +73,7 @@ def test_a_step_is_that_of_one_process(
     changes |= {"gradient_checkpointing": checkpointing, "use_cpu": True, "ddp_backend": "gloo"}
     (tmp_path / "job.json").write_text(json.dumps([{**options, **changes}, data, rows(7)]))
     (tmp_path / "job.py").write_text(JOB)
-    told = on_forks(processes, tmp_path / "job.py")
+    told = on_processes(processes, tmp_path, "job.py")
     folder, figures, logs, seen = json.loads((tmp_path / "result.json").read_text())
     assert f"8 rows a step ({8 // groups} a group x 1 accumulated x {groups} groups of 2 processes)" in told
     assert seen == [8 // groups]

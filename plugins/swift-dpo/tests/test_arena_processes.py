@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from swift_core.testing.forks import run_forked
 from swift_dpo.arena import Arena
 from swift_dpo.generation import Sampling
 from swift_dpo.judges import Question
@@ -63,11 +61,7 @@ def test_two_processes_find_what_one_finds(causal: Path, tmp_path: Path) -> None
     (tmp_path / "judge.py").write_text(JUDGE)
     (tmp_path / "job.py").write_text(JOB)
     (tmp_path / "job.json").write_text(json.dumps([str(causal), PROMPTS]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    done = subprocess.run([*command, "job.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = run_forked("job.py", folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"result-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second

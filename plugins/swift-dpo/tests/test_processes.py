@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from swift_core.testing.forks import run_forked
 
 SCRIPT = """
 import sys, warnings
@@ -77,10 +76,5 @@ distributed.destroy_process_group()
 @pytest.mark.parametrize("head", ["tied", "own"])
 def test_sharded_weights_get_the_gradient_of_one_process(tmp_path: Path, head: str) -> None:
     (tmp_path / "job.py").write_text(SCRIPT)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    command = [sys.executable, *launcher, "job.py", head]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    done = run_forked("job.py", head, folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]

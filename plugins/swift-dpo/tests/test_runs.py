@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from trl import DPOConfig, DPOTrainer
 
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.runner import evaluate_run, train_run
+from swift_core.testing.forks import run_forked
 from swift_dpo.model import memory_of
 
 Make = Callable[..., TrainingArguments]
@@ -270,13 +268,7 @@ def test_two_processes_do_not_change_a_step(causal, pairs, make_args, tmp_path):
     job = {"task_type": "orpo", **args.given, "output_dir": "output"}
     (tmp_path / "job.json").write_text(json.dumps([job, rows]))
     (tmp_path / "job.py").write_text(JOB)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "job.py"]
-    done = subprocess.run(
-        [sys.executable, *launcher], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
+    done = run_forked("job.py", folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     folder, metrics = json.loads((tmp_path / "result.json").read_text())
     a, b = weights_of(whole.run), load_file(Path(folder) / "model.safetensors")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from safetensors.torch import load_file
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.preparation import prepare_task
 from swift_core.runner import evaluate_run, train_run
+from swift_core.testing.forks import run_forked
 from swift_reranker.reranker import load_reranker
 
 Make = Callable[..., TrainingArguments]
@@ -235,12 +233,7 @@ def test_two_processes_are_as_good_as_one(
     given = {"task_type": "reranker", **two.given}
     (tmp_path / "job.json").write_text(json.dumps([given, train, lists]))
     (tmp_path / "job.py").write_text(JOB)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    command = [sys.executable, *launcher, "job.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    done = run_forked("job.py", folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     folder, found = json.loads((tmp_path / "result.json").read_text())
     assert one.run is not None
