@@ -97,6 +97,7 @@ def _check(parsed: argparse.Namespace) -> int:
 
 def _label_faults(label: Label, found: Labels) -> list[str]:
     from swift_core.labels.applying import resolve
+    from swift_core.registry import load_spec
 
     place = found.at("labels", label.name)
     faults = []
@@ -118,8 +119,10 @@ def _label_faults(label: Label, found: Labels) -> list[str]:
         return [*faults, f"{place}: {error}"]
     if applied is not None:
         from swift_core.arguments import known_options
+        from swift_core.option_faults import value_faults
 
-        own = applied.option_faults({}, known_options(claim))
+        wrong = value_faults(applied.values, known_options(claim), load_spec(claim))
+        own = applied.in_its_name(wrong)
         faults += [f"{applied.places.get(name, place)}: {fault}" for name, fault in own.items()]
     return faults
 
