@@ -95,8 +95,8 @@ def refuse_failed(run: Run, *, despite: bool) -> None:
 def refuse_failed_export(folder: Path, *, despite: bool) -> None:
     """Refuse to serve the export of a run that failed its label's gates; for a server, before it loads it.
 
-    The verdict is that of the run's record where the folder still lies in its run, since the run may have been
-    judged again, else the one that the manifest keeps. Nothing is written.
+    The verdict is that of the run's record where the folder still lies in its run, since the run may have
+    been judged again, else the one that the manifest keeps. Nothing is written.
 
     Args:
         folder: what an export wrote, with its ``manifest.json``.
@@ -112,7 +112,8 @@ def refuse_failed_export(folder: Path, *, despite: bool) -> None:
     if (run / "run.json").is_file():
         record = Run.open(run).record
         # A folder that was copied into another run is none of its exports.
-        kept = record if record["run_id"] == kept["run_id"] else kept
+        judged = record["run_id"] == kept["run_id"] and record.get("gates") is not None
+        kept = record if judged else kept
     if kept["gates"] is not None and not kept["gates"]["passed"]:
         raise UserError(
             f"{_failure(folder, kept)}; serve another one, or this one all the same with despite=True"

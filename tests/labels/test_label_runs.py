@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from swift_core import SwiftTrainer, TrainingArguments, UserError
-from swift_core.labels.verdicts import refuse_failed_export
 
 APPROVED = """\
 [labels.speed-curve]
@@ -235,42 +234,6 @@ def test_a_run_that_fails_is_finished_exits_with_1_and_is_not_exported(cli, proj
     manifest = json.loads((run / "exports/coefficients/manifest.json").read_text())
     assert manifest["gates"]["passed"] is False
     assert "failed" in cli("runs").out
-
-
-def test_a_server_refuses_the_export_of_a_failed_run_unless_told(cli, project, write, tmp_path):
-    write(EASY)
-    assert cli("train run.yaml export_formats=[coefficients]").code == 0
-    export = sole_run(project) / "exports/coefficients"
-    copied = shutil.copytree(export, tmp_path / "server/models/line")
-    refuse_failed_export(export, despite=False)
-
-    # Judged again, the run has failed: its export in its folder has too, and a copy can't know.
-    write(HARD)
-    assert cli(f"gate {sole_run(project)}").code == 1
-    with pytest.raises(
-        UserError, match=r"coefficients: .* gates of label 'speed-curve' \(mse <= 1e-9.*despite"
-    ):
-        refuse_failed_export(export, despite=False)
-    refuse_failed_export(copied, despite=False)
-    refuse_failed_export(export, despite=True)
-
-    assert cli(f"export {sole_run(project)} --format coefficients --despite-gates").code == 0
-    shutil.rmtree(copied)
-    shutil.copytree(export, copied)
-    # Another run around the copy has nothing to say of it.
-    other = {**record_of(sole_run(project)), "run_id": "another", "gates": None}
-    (copied.parents[1] / "run.json").write_text(json.dumps(other))
-    with pytest.raises(UserError, match="failed the gates of label 'speed-curve'"):
-        refuse_failed_export(copied, despite=False)
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"label": "a"}'])
-def test_an_export_that_tells_no_verdict_is_not_served(content: str | None, tmp_path):
-    if content is not None:
-        (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest\.json: expected "):
-        refuse_failed_export(tmp_path, despite=False)
-    refuse_failed_export(tmp_path, despite=True)
 
 
 def test_despite_gates_exports_at_the_end_of_training_and_still_exits_with_1(cli, project, write):
