@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from swift_core.exports import export_faults
 from swift_core.extensions import extension_faults
 from swift_core.options import Option, find_faults
 from swift_core.spec import TaskSpec
@@ -54,6 +53,8 @@ def value_faults(values: Mapping[str, Any], known: Mapping[str, Option], spec: T
 
 def package_faults(values: Mapping[str, Any], spec: TaskSpec) -> dict[str, str]:
     """Which values of the core's options no installed package knows: formats of exports, extensions."""
+    from swift_core.exports import export_faults
+
     faults = {}
     for name in values.get("export_formats", ()):
         if fault := export_faults(name, spec):
