@@ -27,11 +27,11 @@ from swift_cls import noise_command
 from swift_cls import objective as classification
 from swift_cls.options import ClassificationOptions
 from swift_cls.spec import SPEC as CLASSIFICATION
-from swift_core.arguments import WITHOUT_EFFECT
 from swift_core.cli import build_parser
 from swift_core.core_options import CORE_DEFAULTS, CoreOptions
 from swift_core.hookspecs import RUN_HOOKS, TASK_HOOKS, RunHooks, TaskHooks
 from swift_core.labels.definitions import LabelTable, Policy
+from swift_core.option_faults import WITHOUT_EFFECT
 from swift_core.options import Option, options_of
 from swift_core.spec import TaskSpec
 from swift_dpo import requirements as preferences
@@ -65,7 +65,7 @@ COMMANDS = (
     "gate",
     "labels",
 )
-LABEL_ACTIONS = ("propose", "approve")
+LABEL_ACTIONS = ("propose", "approve", "retire", "rename")
 
 
 def option_table(options: Iterable[Option]) -> str:

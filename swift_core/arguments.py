@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from swift_core.core_options import CORE_DEFAULTS, TRAINER_LIMITS, CoreOptions
 from swift_core.errors import PluginError, UserError, did_you_mean
-from swift_core.extensions import extension_faults
 from swift_core.labels.applying import Applied, Resolved, resolve
 from swift_core.labels.finding import find_labels
+from swift_core.option_faults import WITHOUT_EFFECT, package_faults, value_faults
 from swift_core.options import Option, find_faults, options_of
 from swift_core.registry import Claim, load_object, load_spec
 from swift_core.runfile import RunFile, parse_value, read_run_file
@@ -21,31 +21,6 @@ from swift_core.spec import TaskSpec
 
 if TYPE_CHECKING:
     import transformers
-
-WITHOUT_EFFECT = {
-    "remove_unused_columns": "the task's collator decides which columns are used",
-    "resume_from_checkpoint": "write `swift train --resume`, or trainer.train(resume_from_checkpoint=...)",
-    "label_names": "the task's compute_loss reads the batch itself",
-    "label_smoothing_factor": "the task's own loss is used; look for an option of the task",
-    **dict.fromkeys(
-        (
-            "prediction_loss_only",
-            "eval_accumulation_steps",
-            "eval_do_concat_batches",
-            "eval_use_gather_object",
-            "batch_eval_metrics",
-            "include_for_metrics",
-            "bf16_full_eval",
-            "fp16_full_eval",
-        ),
-        "the task's evaluate hook decides what is computed, and how",
-    ),
-    "include_num_input_tokens_seen": "useful tokens are always counted, see tokens_per_second",
-    **dict.fromkeys(
-        ("do_train", "do_eval", "do_predict"), "the command, or the method that is called, says what to do"
-    ),
-}
-"""Options of the library that would be accepted and do nothing here, with what to do instead."""
 
 
 class TrainingArguments:
@@ -140,16 +115,10 @@ class TrainingArguments:
         self.given = dict(given)
         self.sources = dict(places)
         known = known_options(self.claim)
-        faults = find_faults(given, known)
-        faults.update(
-            {
-                n: f"{n}: has no effect here: {WITHOUT_EFFECT[n]}"
-                for n in given
-                if n in WITHOUT_EFFECT and known[n].group == "trainer"
-            }
-        )
+        faults = value_faults(given, known, self.spec)
         if self.governance is not None:
-            faults.update(self.governance.option_faults(given, known))
+            own = self.governance.own_values(given)
+            faults.update(self.governance.in_its_name(value_faults(own, known, self.spec)))
             faults.update(self.governance.fixed_faults(given) if check_fixed else {})
             places = {**self.governance.places, **places}
         values = {**CORE_DEFAULTS, **self.spec.defaults, **self._label_values, **given}
@@ -164,9 +133,7 @@ class TrainingArguments:
         self.initial_model = (self.core.model_name_or_path, self.core.model_revision) if self.core else None
         self.task: Any = self._build(_task_class(self.claim, self.spec), parts["task"], faults)
         self.trainer = self._build_trainer(parts["trainer"], faults)
-        _check_exports(parts["core"].get("export_formats", ()), self.spec, faults)
-        if of_extensions := extension_faults(parts["core"].get("extensions", {})):
-            faults["extensions"] = "\n".join(of_extensions)
+        faults.update(package_faults(parts["core"], self.spec))
         if faults:
             order = [*(name for name in given if name in faults), *(n for n in faults if n not in given)]
             raise UserError(*(f"{places[n]}: {faults[n]}" if n in places else faults[n] for n in order))
@@ -389,12 +356,3 @@ def _fitting(text: str, option: Option | None) -> Any:
     if option is not None and option.fault(value) and not option.fault(text):
         return text
     return value
-
-
-def _check_exports(formats: Sequence[str], spec: TaskSpec, faults: dict[str, str]) -> None:
-    from swift_core.exports import export_faults
-
-    for name in formats:
-        fault = export_faults(name, spec)
-        if fault:
-            faults["export_formats"] = f"export_formats: {fault}"

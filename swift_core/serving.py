@@ -3,7 +3,8 @@
 ``TaskSpec.serving`` names a function for each route, ``package.module:respond``. It is called as
 ``respond(request, loaded, model=..., request_id=..., created=...)``: it reads no clock, keeps no state and
 knows nothing of HTTP, so that any server can call it and any test can compare what it returns. Beside it, in
-the same module, stands ``load(folder)``, which makes ``loaded`` of a folder that the task exports.
+the same module, stands ``load(folder)``, which makes ``loaded`` of a folder that the task exports. Before it
+loads one, a server calls :func:`swift_core.labels.verdicts.refuse_failed_export`.
 """
 
 from __future__ import annotations

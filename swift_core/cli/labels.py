@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from swift_core.cli.show import print_table
@@ -18,7 +19,7 @@ from swift_core.labels.names import name_fault
 from swift_core.labels.policy import current_identity
 from swift_core.labels.reading import read_labels
 from swift_core.labels.telling import as_json, shown
-from swift_core.runs.atomic import write_text
+from swift_core.runs.atomic import write_bytes
 
 
 def labels(parsed: argparse.Namespace) -> int:
@@ -29,6 +30,8 @@ def labels(parsed: argparse.Namespace) -> int:
         "check": _check,
         "propose": _propose,
         "approve": _approve,
+        "retire": _retire,
+        "rename": _rename,
         "schema": _schema,
     }
     if parsed.action not in actions:
@@ -94,6 +97,7 @@ def _check(parsed: argparse.Namespace) -> int:
 
 def _label_faults(label: Label, found: Labels) -> list[str]:
     from swift_core.labels.applying import resolve
+    from swift_core.registry import load_spec
 
     place = found.at("labels", label.name)
     faults = []
@@ -115,8 +119,10 @@ def _label_faults(label: Label, found: Labels) -> list[str]:
         return [*faults, f"{place}: {error}"]
     if applied is not None:
         from swift_core.arguments import known_options
+        from swift_core.option_faults import value_faults
 
-        own = applied.option_faults({}, known_options(claim))
+        wrong = value_faults(applied.values, known_options(claim), load_spec(claim))
+        own = applied.in_its_name(wrong)
         faults += [f"{applied.places.get(name, place)}: {fault}" for name, fault in own.items()]
     return faults
 
@@ -148,7 +154,7 @@ def _propose(parsed: argparse.Namespace) -> int:
         extends=parsed.extends,
         why=parsed.why,
         by=current_identity().subject,
-        when=datetime.now(UTC).date(),
+        when=_today(),
         description=parsed.description,
         owners=parsed.owner,
         gates=parsed.gate,
@@ -162,9 +168,28 @@ def _is_new(named: str | None) -> bool:
 
 def _approve(parsed: argparse.Namespace) -> int:
     found = _found(parsed)
-    today = datetime.now(UTC).date()
-    after = changes.approved(found, parsed.name, by=current_identity().subject, when=today, why=parsed.why)
-    return _write(parsed, found, after)
+    by = current_identity().subject
+    return _write(parsed, found, changes.approved(found, parsed.name, by=by, when=_today(), why=parsed.why))
+
+
+def _retire(parsed: argparse.Namespace) -> int:
+    found = _found(parsed)
+    by = current_identity().subject
+    return _write(parsed, found, changes.retired(found, parsed.name, by=by, when=_today(), why=parsed.why))
+
+
+def _rename(parsed: argparse.Namespace) -> int:
+    found = _found(parsed)
+    by, old, new = current_identity().subject, parsed.name, parsed.new
+    code = _write(parsed, found, changes.renamed(found, old, new, by=by, when=_today(), why=parsed.why))
+    if not parsed.dry_run:
+        told = f"runs of {old} stay where they are and are found under {new}; run files say task_type: {new}"
+        print(f"renamed   {told}", file=sys.stderr)
+    return code
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _write(parsed: argparse.Namespace, found: Labels, after: str) -> int:
@@ -176,8 +201,14 @@ def _write(parsed: argparse.Namespace, found: Labels, after: str) -> int:
         raise UserError(
             f"{found.place}: an address can't be written to; make this change where the file is kept"
         )
+    # What a link leads to is the file, not the link.
+    path = Path(found.origin).resolve()
     try:
-        write_text(Path(found.origin), after)
+        before = path.read_bytes() if path.exists() else b""
+        mark = codecs.BOM_UTF8 if before.startswith(codecs.BOM_UTF8) else b""
+        if before != mark + found.text.encode():
+            raise UserError(f"{found.place}: the file has been changed meanwhile; give the command again")
+        write_bytes(path, mark + after.encode())
     except OSError as error:
         raise UserError(f"{found.place}: the file can't be written: {error.strerror}") from error
     print(f"written   {found.place}; review and commit the change", file=sys.stderr)

@@ -12,7 +12,6 @@ from swift_core.labels.definitions import Label, Labels, Policy
 from swift_core.labels.names import name_fault
 from swift_core.labels.policy import Finding, check_label, current_identity
 from swift_core.labels.reading import label_of
-from swift_core.options import Option, find_faults
 from swift_core.registry import OUR_PACKAGES, Claim, find_claims, find_task
 from swift_core.runs.redact import redacted, without_credentials
 
@@ -54,10 +53,13 @@ class Applied:
         """The label's gates."""
         return () if self.label is None else self.label.gates
 
-    def option_faults(self, given: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, str]:
-        """What is wrong with the label's own values, by option, where the run gives none itself."""
-        own = {name: value for name, value in self.values.items() if name not in given}
-        return {name: f"label '{self.name}': {fault}" for name, fault in find_faults(own, known).items()}
+    def own_values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The label's values of the options that the run does not give itself."""
+        return {name: value for name, value in self.values.items() if name not in given}
+
+    def in_its_name(self, faults: Mapping[str, str]) -> dict[str, str]:
+        """Faults of the label's values, by option, as those of the label."""
+        return {name: f"label '{self.name}': {fault}" for name, fault in faults.items()}
 
     def fixed_faults(self, given: Mapping[str, Any]) -> dict[str, str]:
         """The options that the run may not change and did, where the policy is enforced."""

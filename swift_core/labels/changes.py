@@ -1,27 +1,25 @@
 """Changes of a labels file as a reviewer wants them: the lines that must change, and no others.
 
-Everything else, comments and order included, stays as it is. What comes out is read again and compared with
-what was meant before anybody writes it.
+Everything else, comments, order and line ends included, stays as it is. What comes out is read again and
+compared with what was meant before anybody writes it.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from swift_core.errors import UserError
-from swift_core.labels.definitions import Labels
+from swift_core.errors import UserError, did_you_mean, listed
+from swift_core.labels.definitions import Label, Labels
 from swift_core.labels.names import name_fault
-from swift_core.labels.reading import read_labels
-from swift_core.labels.toml_lines import Statement, statements
+from swift_core.labels.reading import label_faults, read_labels
+from swift_core.labels.toml_edits import toml, with_table_renamed, with_value
+from swift_core.labels.toml_lines import end_of_line, split_lines
+from swift_core.registry import OUR_PACKAGES, find_claims
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 NEW_FILE = """\
 # Labels of this project; `swift labels check` reads this file.
 
@@ -50,57 +48,147 @@ def proposed(labels: Labels, proposal: Proposal) -> str:
     """The text of the file with the proposed label at its end.
 
     Raises:
-        UserError: there is such a label, or this can't be one.
+        UserError: there is such a label, or this can't be one; all faults at once.
     """
     name = proposal.name
-    taken = labels.named(name)
-    if taken is not None:
-        where = labels.at("labels", taken.name)
-        former = "" if taken.name == name else f", which is called '{taken.name}' now"
-        raise UserError(
-            f"{where}: there is a label '{name}'{former}; change it there, or choose another name"
-        )
-    fault = name_fault(name, labels.policy.allowed_names)
-    if fault:
-        raise UserError(f"NAME: {fault}")
     fields: dict[str, Any] = {
         "extends": proposal.extends,
         "description": proposal.description,
         "status": "proposed",
         "owners": list(proposal.owners),
         "gates": list(proposal.gates),
-        "proposal": {"by": proposal.by, "when": proposal.when, "why": proposal.why},
     }
+    faults = list(_name_faults(labels, name, "NAME"))
+    # What the file would be refused for; its name is looked at above.
+    found = label_faults({name: fields}, labels.groups)
+    faults += [fault for path, fault in found if not faults or path != ("labels", name)]
+    faults += _why_faults(proposal.why)
+    told = {
+        "--extends": [proposal.extends],
+        "--description": [proposal.description],
+        "--owner": proposal.owners,
+        "--gate": proposal.gates,
+    }
+    faults += _text_faults({**told, "--why": [proposal.why], "your user name": [proposal.by]})
+    if faults:
+        raise UserError(*faults)
+    fields["proposal"] = {"by": proposal.by, "when": proposal.when, "why": proposal.why}
+    end = end_of_line(labels.text) or "\n"
+    text = labels.text if labels.text.endswith("\n") or not labels.text else f"{labels.text}{end}"
+    gap = [""] if text and split_lines(text)[-1].strip() else []
     lines = [f"[labels.{name}]", *(f"{key} = {toml(value)}" for key, value in fields.items() if value)]
-    text = labels.text.rstrip("\n")
-    gap = "\n\n" if text else ""
-    return checked(f"{text}{gap}" + "\n".join(lines) + "\n", labels)
+    return checked(text + "".join(f"{line}{end}" for line in (*gap, *lines)), labels)
 
 
 def approved(labels: Labels, name: str, *, by: str, when: date, why: str) -> str:
     """The text of the file with the label approved.
 
     Raises:
-        UserError: there is no such label, it is approved, or ``by`` may not approve.
+        UserError: there is no such label, it is approved, or ``by`` may not approve; all faults at once.
     """
+    return _decided(labels, name, "approved", by=by, when=when, why=why)
+
+
+def retired(labels: Labels, name: str, *, by: str, when: date, why: str) -> str:
+    """The text of the file with the label retired, by one who may approve.
+
+    Raises:
+        UserError: there is no such label, it is retired, or ``by`` may not retire it; all faults at once.
+    """
+    return _decided(labels, name, "retired", by=by, when=when, why=why)
+
+
+def _decided(labels: Labels, name: str, status: str, *, by: str, when: date, why: str) -> str:
     label = labels.labels.get(name)
-    if label is None:
-        raise UserError(
-            f"{labels.place}: there is no label '{name}'; labels: {', '.join(labels.labels) or 'none'}"
-        )
-    if label.status == "approved" and label.approval is not None:
+    faults = [] if label is not None else [_no_label(labels, name)]
+    if label is not None and label.status == status and label.approval is not None:
         told = f"by {label.approval.by} on {label.approval.when}"
-        raise UserError(f"{labels.at('labels', name)}: label '{name}' is approved already, {told}")
-    approvers = labels.members_of(labels.policy.approvers)
-    if labels.policy.approvers and by not in approvers:
-        raise UserError(
-            f"{labels.at('policy', 'approvers')}: labels are approved by "
-            f"{', '.join(approvers) or 'nobody'}, and you "
-            f"are {by!r}"
-        )
-    text = with_value(labels.text, ("labels", name), "status", "approved", labels.place)
+        faults.append(f"{labels.at('labels', name)}: label '{name}' is {status} already, {told}")
+    faults += [*_approver_faults(labels, by, status), *_why_faults(why)]
+    faults += _text_faults({"--why": [why], "your user name": [by]})
+    if faults:
+        raise UserError(*faults)
+    text = with_value(labels.text, ("labels", name), "status", status, labels.place)
     text = with_value(text, ("labels", name), "approval", {"by": by, "when": when, "why": why}, labels.place)
     return checked(text, labels)
+
+
+def renamed(labels: Labels, name: str, new: str, *, by: str, when: date, why: str) -> str:
+    """The text of the file with the label under another name, and the old one among its former names.
+
+    The record of its approval, or of its proposal while it is not approved, is then that of the new name.
+
+    Raises:
+        UserError: there is no such label, it is retired, ``new`` can't be its name, or ``by`` may not approve
+            the name of an approved label; all faults at once.
+    """
+    label = labels.labels.get(name)
+    faults = [] if label is not None else [_no_label(labels, name)]
+    if label is not None and label.status == "retired":
+        faults.append(
+            f"{labels.at('labels', name)}: label '{name}' is retired and trains nothing; it keeps its name"
+        )
+    if new == name:
+        faults.append(f"NEW: expected another name than '{name}'")
+    faults += _name_faults(labels, new, "NEW", label)
+    if label is not None and label.status == "approved":
+        faults += _approver_faults(labels, by, "renamed")
+    faults += [*_why_faults(why), *_text_faults({"--why": [why], "your user name": [by]})]
+    if faults or label is None:
+        raise UserError(*faults)
+    table = ("labels", new)
+    text = with_table_renamed(labels.text, ("labels", name), new, labels.place)
+    # A label that gets an older name back has it no more as a former one.
+    former = [*(other for other in label.former if other != new), name]
+    text = with_value(text, table, "former", former, labels.place)
+    record = "proposal" if label.status == "proposed" else "approval"
+    text = with_value(text, table, record, {"by": by, "when": when, "why": why}, labels.place)
+    return checked(text, labels)
+
+
+def _no_label(labels: Labels, name: str) -> str:
+    now = labels.named(name)
+    if now is not None:
+        return f"{labels.at('labels', now.name)}: label '{name}' is called '{now.name}' now"
+    hint = did_you_mean(name, labels.labels)
+    return f"{labels.place}: there is no label '{name}'.{hint} Labels: {listed(list(labels.labels))}"
+
+
+def _name_faults(labels: Labels, name: str, where: str, own: Label | None = None) -> Iterator[str]:
+    """Why ``name`` can't be that of a new label, or of ``own``."""
+    taken = labels.named(name)
+    if taken is not None and taken is not own:
+        former = "" if taken.name == name else f", which is called '{taken.name}' now"
+        yield (
+            f"{labels.at('labels', taken.name)}: there is a label '{name}'{former}; "
+            "change it there, or choose another name"
+        )
+    if fault := name_fault(name, labels.policy.allowed_names):
+        yield f"{where}: {fault}"
+    elif name in OUR_PACKAGES or any(claim.name == name for claim in find_claims()):
+        yield f"{where}: label '{name}' has the name of a task type; choose another one"
+
+
+def _approver_faults(labels: Labels, by: str, what: str) -> Iterator[str]:
+    approvers = labels.members_of(labels.policy.approvers)
+    if labels.policy.approvers and by not in approvers:
+        who = ", ".join(approvers) or "nobody"
+        yield f"{labels.at('policy', 'approvers')}: labels are {what} by {who}, and you are {by!r}"
+
+
+def _why_faults(why: str) -> Iterator[str]:
+    if not why.strip():
+        yield f"--why: expected the reason, in a sentence, found {why!r}"
+
+
+def _text_faults(told: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What the file can't hold: Python stands for a byte that is no UTF-8 with half a surrogate pair."""
+    for where, texts in told.items():
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                yield f"{where}: expected UTF-8 text, found {text!r}; check the encoding of the terminal"
 
 
 def checked(text: str, labels: Labels) -> str:
@@ -115,89 +203,7 @@ def checked(text: str, labels: Labels) -> str:
 
 def diff(before: str, after: str, place: str) -> str:
     """What changed, as a unified diff."""
-    lines = difflib.unified_diff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{place}", f"b/{place}"
-    )
+    lines = difflib.unified_diff(split_lines(before), split_lines(after), f"a/{place}", f"b/{place}")
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
     )
-
-
-def with_value(text: str, table: tuple[str, ...], key: str, value: Any, place: str) -> str:
-    """``text`` with ``key = value`` in ``[table]``: its line is changed, or a line is added to the table.
-
-    Raises:
-        UserError: the table or the key is written in a form that this can't change.
-    """
-    found = [entry for entry in statements(text) if entry.table == table]
-    header = next((entry for entry in found if entry.value is None), None)
-    own = [entry for entry in found if entry.value is not None and key in entry.value]
-    dotted = ".".join(table)
-    if (
-        header is None
-        or len(own) > 1
-        or any(entry.table[: len(table) + 1] == (*table, key) for entry in statements(text))
-    ):
-        raise UserError(
-            f"{place}: expected a table [{dotted}] with {key} in one line, found it written "
-            f"otherwise; set {key} = "
-            f"{toml(value)} by hand"
-        )
-    lines = text.splitlines()
-    if own:
-        lines[own[0].first : own[0].end] = [f"{key} = {toml(value)}{_comment(lines, own[0])}"]
-    else:
-        lines.insert(found[-1].end, f"{key} = {toml(value)}")
-    changed = "\n".join(lines) + "\n"
-    if not _says(tomllib.loads(changed), tomllib.loads(text), table, key, value):
-        raise UserError(f"{place}: {dotted}.{key} can't be changed without changing more; set it by hand")
-    return changed
-
-
-def _comment(lines: Sequence[str], entry: Statement) -> str:
-    """The comment behind the value, with the space before it."""
-    line = lines[entry.end - 1]
-    before = "\n".join(lines[entry.first : entry.end - 1])
-    for place in (match.start() for match in re.finditer(r"\s*#", line)):
-        try:
-            if tomllib.loads(f"{before}\n{line[:place]}") == entry.value:
-                return line[place:]
-        except tomllib.TOMLDecodeError:
-            continue
-    return ""
-
-
-def _says(after: dict[str, Any], before: dict[str, Any], table: Sequence[str], key: str, value: Any) -> bool:
-    """Whether the one text says what the other does but for this value."""
-    inner: Any = before
-    for name in table:
-        inner = inner[name]
-    inner[key] = value
-    return after == before
-
-
-def toml(value: Any) -> str:
-    """A value as TOML in one line.
-
-    Raises:
-        TypeError: TOML has no such value here.
-    """
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return repr(value)
-        case date():
-            return value.isoformat()
-        case str():
-            # JSON's escapes are TOML's, but for the one character that JSON leaves alone.
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case list() | tuple():
-            return f"[{', '.join(map(toml, value))}]"
-        case Mapping():
-            return f"{{ {', '.join(f'{_key(name)} = {toml(inner)}' for name, inner in value.items())} }}"
-    raise TypeError(f"{value!r} is no value of TOML")
-
-
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)

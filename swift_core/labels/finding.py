@@ -62,7 +62,8 @@ def _load(place: str, found_by: str) -> Labels:
         return read_labels(fetched(place, found_by), place=_told(place), found_by=found_by)
     path = Path(place).expanduser()
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # Not as a text file: its line ends are kept when it is changed.
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{place}: expected a labels file ({found_by}), found none") from None
     except UnicodeDecodeError as error:

@@ -45,7 +45,7 @@ def read_labels(text: str, *, place: str, found_by: str = "given", origin: str |
         if not isinstance(table, dict):
             told.append(((name,), f"{name}: expected a table [{name}], found {type(table).__name__}"))
             tables[name] = {}
-    told += _label_faults(tables["labels"], tables["groups"])
+    told += label_faults(tables["labels"], tables["groups"])
     told += _group_faults(tables["groups"])
     told += _field_faults(tables["policy"], options_of(Policy, "policy"), ("policy",))
     told += _unknown_groups(tables["policy"].get("approvers"), tables["groups"], ("policy", "approvers"))
@@ -90,7 +90,10 @@ def _by_line(lines: Mapping[tuple[str, ...], int]) -> Any:
     return line
 
 
-def _label_faults(labels: Mapping[str, Any], groups: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+def label_faults(
+    labels: Mapping[str, Any], groups: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong with these tables of labels, each fault with the path of what it is about."""
     known = options_of(LabelTable, "label")
     names: dict[str, str] = {}
     for name, table in labels.items():

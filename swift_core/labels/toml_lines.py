@@ -6,6 +6,7 @@ value over however many lines, is TOML on its own.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,14 +30,25 @@ class Statement:
     value: Mapping[str, Any] | None
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines with their ends. In TOML LF and CRLF end a line; ``str.splitlines`` knows many more."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def end_of_line(text: str) -> str:
+    """How the first line of ``text`` ends: LF, CRLF, or an empty string where the text ends with it."""
+    line, end, _ = text.partition("\n")
+    return f"\r{end}" if end and line.endswith("\r") else end
+
+
 def statements(text: str) -> Iterator[Statement]:
     """The statements of a text that ``tomllib`` reads, in their order; comments and blank lines are none."""
-    lines = text.splitlines()
+    lines = split_lines(text)
     table: tuple[str, ...] = ()
     first = 0
     for end in range(1, len(lines) + 1):
         try:
-            value = tomllib.loads("\n".join(lines[first:end]))
+            value = tomllib.loads("".join(lines[first:end]))
         except tomllib.TOMLDecodeError:
             continue
         if value and lines[first].lstrip().startswith("["):

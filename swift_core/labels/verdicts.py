@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,11 @@ def gates_for(run: Run, named: str | None = None) -> Applied | None:
 
 def results_of(run: Run) -> list[GateResult]:
     """The results that the record holds."""
-    verdict = run.record.get("gates") or {"results": []}
-    return [GateResult(**result) for result in verdict["results"]]
+    return _results(run.record.get("gates"))
+
+
+def _results(verdict: Mapping[str, Any] | None) -> list[GateResult]:
+    return [GateResult(**result) for result in (verdict or {"results": []})["results"]]
 
 
 def has_failed(run: Run) -> bool:
@@ -82,12 +86,59 @@ def refuse_failed(run: Run, *, despite: bool) -> None:
         if applied is not None:
             settle_gates(run, applied)
     if has_failed(run) and not despite:
-        failed = [result.told for result in results_of(run) if not result.passed]
         raise UserError(
-            f"{run.folder}: the run failed the gates of label '{run.record['label']}' "
-            f"({listed(failed)}); train a "
-            "better one, or export this one all the same with --despite-gates (in Python: despite_gates=True)"
+            f"{_failure(run.folder, run.record)}; train a better one, or export this one all the same with "
+            "--despite-gates (in Python: despite_gates=True)"
         )
+
+
+def refuse_failed_export(folder: Path, *, despite: bool) -> None:
+    """Refuse to serve the export of a run that failed its label's gates; for a server, before it loads it.
+
+    The verdict is that of the run's record where the folder still lies in its run, since the run may have
+    been judged again, else the one that the manifest keeps. Nothing is written.
+
+    Args:
+        folder: what an export wrote, with its ``manifest.json``.
+        despite: serve it all the same; nothing is looked at.
+
+    Raises:
+        UserError: the run failed, or there is no manifest that could tell.
+    """
+    if despite:
+        return
+    kept = _manifest(folder)
+    run = folder.absolute().parent.parent
+    if (run / "run.json").is_file():
+        record = Run.open(run).record
+        # A folder that was copied into another run is none of its exports.
+        judged = record["run_id"] == kept["run_id"] and record.get("gates") is not None
+        kept = record if judged else kept
+    if kept["gates"] is not None and not kept["gates"]["passed"]:
+        raise UserError(
+            f"{_failure(folder, kept)}; serve another one, or this one all the same with despite=True"
+        )
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected the manifest of an export, which says whether its run failed its gates, found "
+            f"none ({error.strerror}); give the folder that `swift export` wrote"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, found something else ({error}); export it again") from error
+    if not isinstance(manifest, dict) or not {"run_id", "label", "gates"} <= manifest.keys():
+        raise UserError(f"{path}: expected run_id, label and gates, found no manifest of an export")
+    return manifest
+
+
+def _failure(place: Path, record: Mapping[str, Any]) -> str:
+    failed = [result.told for result in _results(record["gates"]) if not result.passed]
+    return f"{place}: the run failed the gates of label '{record['label']}' ({listed(failed)})"
 
 
 def find_baseline(wanted: str, run: Run, folder: Path) -> Run | str:

@@ -103,7 +103,7 @@ def test_only_an_approver_approves_and_only_once(read):
     after = read(changes.approved(read(FILE), "b", by="ann", when=DAY, why="x"))
     with pytest.raises(UserError, match="is approved already, by ann on 2026-11-25"):
         changes.approved(after, "b", by="ann", when=DAY, why="x")
-    with pytest.raises(UserError, match="there is no label 'z'; labels: b, a"):
+    with pytest.raises(UserError, match=r"there is no label 'z'\. Labels: b, a"):
         changes.approved(read(FILE), "z", by="ann", when=DAY, why="x")
 
 
@@ -161,6 +161,35 @@ def test_check_looks_at_each_label_and_its_options(cli, project: Path):
         "labels.toml:14: 'eve' is in none of the approvers' groups",
     ):
         assert told in done.err, done.err
+
+
+WRONG = """\
+[labels.speed-curve]
+extends = "line-fitting"
+defaults = { label_smoothing_factor = 0.1, start_slop = 1.0, extensions = { foo = {} } }
+fixed = { do_train = true, export_formats = ["coeficients"] }
+"""
+
+
+def test_a_labels_values_are_checked_as_those_of_a_run_file(cli, project: Path):
+    values = "label_smoothing_factor: 0.1\nstart_slop: 1.0\nextensions: { foo: {} }\n"
+    (project / "wrong.yaml").write_text(
+        f"task_type: line-fitting\n{values}do_train: true\nexport_formats: [coeficients]\n"
+    )
+    of_run = cli("check wrong.yaml").err.removeprefix("swift: ").splitlines()
+    told = [line.split(": ", 1)[1] for line in of_run]
+    assert len(told) == 5 and any("has no effect here" in line for line in told)
+
+    (project / "labels.toml").write_text(WRONG)
+    places = ["labels.toml:3"] * 3 + ["labels.toml:4"] * 2
+    expected = [f"{place}: label 'speed-curve': {fault}" for place, fault in zip(places, told, strict=True)]
+    for command in ("labels check", "check run.yaml"):
+        done = cli(command)
+        assert done.code == 2 and done.err.removeprefix("swift: ").splitlines() == expected, command
+    # What a run gives itself, the label does not give it.
+    run = cli("check run.yaml label_smoothing_factor=0.2")
+    assert run.err.startswith("swift: command line: label_smoothing_factor: has no effect here")
+    assert run.err.count("has no effect here: the task's own loss") == 1
 
 
 def test_check_notes_a_gate_on_a_metric_that_the_task_does_not_declare(cli, project: Path):
