@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -31,6 +31,7 @@ Reference: TypeAlias = Callable[[], AbstractContextManager[nn.Module]]
 """Opens the reference: a model that answers as it, while the context lasts, such as the policy without its
 adapter."""
 Render: TypeAlias = Callable[["PreTrainedTokenizerBase", Prompt, Sequence[Any] | None], list[int]]
+Precision: TypeAlias = Callable[[nn.Module], AbstractContextManager[Any]]
 
 _RESULTS: Mapping[float, str] = {1.0: "win", 0.5: "tie", 0.0: "loss"}
 _UNREADABLE = 0.5
@@ -48,17 +49,21 @@ class Arena:
         sampling: Sampling,
         judge: Judge | None = None,
         render: Render = rendered,
+        precision: Precision = nullcontext,
     ) -> None:
         """Write the prompts.
 
         Args:
             render: from a prompt to the token ids that training puts before an answer.
+            precision: opens what a model answers in. It must be the same for both: where one of two equal
+                models rounds and the other does not, they answer differently, and a judge finds a winner.
 
         Raises:
             UserError: a prompt can't be written.
         """
         self.questions = questions
         self._tokenizer, self._sampling, self._judge = tokenizer, sampling, judge
+        self._precision = precision
         self._prompts, faults = [], []
         for question in questions:
             try:
@@ -110,10 +115,13 @@ class Arena:
     def _answers(self, model: nn.Module) -> list[Answer]:
         """Answers [N]; each process answers a part where it can."""
         rank, world = rank_and_world()
-        if world == 1 or is_sharded(model):
-            # Of a sharded model all processes must take the same steps.
-            return answers_of(model, self._tokenizer, self._prompts, self._sampling)
-        own = answers_of(model, self._tokenizer, self._prompts[rank::world], self._sampling)
+        # Of a sharded model all processes must take the same steps.
+        alone = world == 1 or is_sharded(model)
+        prompts = self._prompts if alone else self._prompts[rank::world]
+        with self._precision(model):
+            own = answers_of(model, self._tokenizer, prompts, self._sampling)
+        if alone:
+            return own
         parts: list[Any] = [None] * world
         distributed.all_gather_object(parts, own)
         return [parts[n % world][n // world] for n in range(len(self._prompts))]
@@ -155,11 +163,14 @@ def make_arena(
     tokenizer: PreTrainedTokenizerBase,
     data: TaskData | None,
     render: Render = rendered,
+    precision: Precision = nullcontext,
 ) -> Arena:
     """The arena that the options describe.
 
     Args:
         data: evaluation rows, whose prompts are taken where ``eval_prompts`` names none.
+        render: see :class:`Arena`.
+        precision: see :class:`Arena`.
 
     Raises:
         UserError: options contradict each other; judge or prompts can't be used.
@@ -177,6 +188,7 @@ def make_arena(
         sampling=sampling,
         judge=make_judge(args),
         render=render,
+        precision=precision,
     )
 
 
