@@ -64,6 +64,15 @@ def test_a_module_is_imported_by_its_name(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(function_judge("toy_judge:length"), ScoringJudge)
 
 
+def test_a_file_may_hold_dataclasses(tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Verdict:\n    value: float\n\n"
+        "def score(prompt, answer, row):\n    return Verdict(1.0).value\n"
+    )
+    assert isinstance(function_judge(f"{tmp_path / 'judge.py'}:score"), ScoringJudge)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
