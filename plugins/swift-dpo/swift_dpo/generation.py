@@ -163,11 +163,16 @@ def _room(model: Any, prompts: Sequence[Sequence[int]]) -> int:
     limit = position_limit(model.config)
     longest = max(map(len, prompts), default=0)
     if limit is not None and longest >= limit:
-        raise UserError(
-            f"eval_prompts: a prompt has {longest:,} tokens, and the model reads at most {limit:,} with the "
-            "answer; shorten the prompt"
-        )
+        raise UserError(f"eval_prompts: {no_room(longest, limit)}")
     return limit if limit is not None else 1 << 31
+
+
+def no_room(tokens: int, limit: int) -> str:
+    """What is said of a prompt of so many tokens to a model that reads at most ``limit``."""
+    return (
+        f"a prompt has {tokens:,} tokens, and the model reads at most {limit:,} with the answer; shorten the "
+        "prompt, set max_prompt_length, or set overlong to truncate_prompt"
+    )
 
 
 def _config(

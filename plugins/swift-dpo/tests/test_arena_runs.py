@@ -89,6 +89,23 @@ def test_in_mixed_precision_an_untrained_model_answers_as_its_reference(
     assert measured["eval_judge_score"] == measured["eval_judge_score_reference"]
 
 
+def test_prompts_that_training_cuts_are_cut_for_evaluations(causal: Path, make_args: Make) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "chosen": "a", "rejected": "b"}
+        for text in ("who won the match", "the red team won " * 90)  # more than the model reads
+    ]
+    args = make_args(causal, overlong="truncate_prompt", eval_samples=2, eval_max_new_tokens=8)
+    trainer = SwiftTrainer(args, train_dataset=rows, eval_dataset=rows)
+    render, tokenizer = trainer.collator.render(args), trainer.collator.tokenizer
+    short, long = (render(tokenizer, row["prompt"], None) for row in rows)
+    assert short == rendered(tokenizer, rows[0]["prompt"])
+    # As in training: the beginning stays that the template writes, and the end of what was asked.
+    assert len(long) == 256 - 8
+    whole = rendered(tokenizer, rows[1]["prompt"])
+    assert (long[:3], long[-200:]) == (whole[:3], whole[-200:])
+    assert trainer.evaluate()["eval_answer_tokens"] > 0
+
+
 @pytest.mark.parametrize("task_type", ["dpo", "kto", "orpo"])
 def test_a_run_exports_both_formats(
     task_type: str, causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
