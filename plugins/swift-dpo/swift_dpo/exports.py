@@ -15,7 +15,7 @@ from swift_core.errors import SwiftError, UserError
 from swift_core.runs.atomic import write_text
 from swift_core.saving import finish_saved_folder
 from swift_dpo.card import card_of, write_card
-from swift_dpo.generation import end_tokens
+from swift_dpo.ends import end_tokens
 from swift_dpo.probing import Probes
 
 if TYPE_CHECKING:
