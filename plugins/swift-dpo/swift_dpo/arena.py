@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import distributed, nn
 
-from swift_core.errors import SwiftError, UserError
+from swift_core.errors import SwiftError, check_all
 from swift_core.flat.processes import is_sharded, rank_and_world
 from swift_core.hookspecs import Evaluation
 from swift_dpo.elo import elo_gain
@@ -195,16 +195,7 @@ def check_arena(args: TrainingArguments, write: Callable[[list[Question]], Any] 
     Raises:
         UserError: see :func:`make_arena`; all faults at once.
     """
-    faults: list[str] = []
-    total = 0
-    for check in (partial(check_judge, args), partial(_check_prompts, args, write)):
-        try:
-            check()
-        except UserError as error:
-            faults += error.faults
-            total += error.total
-    if faults:
-        raise UserError(*faults, total=total)
+    check_all(partial(check_judge, args), partial(_check_prompts, args, write))
 
 
 def _check_prompts(args: TrainingArguments, write: Callable[[list[Question]], Any]) -> None:

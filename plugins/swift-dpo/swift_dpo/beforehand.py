@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from swift_core.errors import UserError
+from swift_core.errors import UserError, check_all
 from swift_core.model_folders import load_config, position_limit
 from swift_core.models import load_tokenizer
 
@@ -29,17 +29,8 @@ def check_beforehand(args: TrainingArguments, collator: PreferenceCollator, *, e
     Raises:
         UserError: reference, judge or prompts can't be used; all faults at once.
     """
-    faults: list[str] = []
-    total = 0
     of_evaluations = partial(_check_arena, args, collator) if evaluates else partial(_refuse_useless, args)
-    for check in (partial(_check_reference, args, collator.tokenizer), of_evaluations):
-        try:
-            check()
-        except UserError as error:
-            faults += error.faults
-            total += error.total
-    if faults:
-        raise UserError(*faults, total=total)
+    check_all(partial(_check_reference, args, collator.tokenizer), of_evaluations)
 
 
 def _check_arena(args: TrainingArguments, collator: PreferenceCollator) -> None:

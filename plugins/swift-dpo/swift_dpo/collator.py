@@ -13,7 +13,7 @@ from torch import Tensor
 from swift_core.errors import UserError
 from swift_core.flat import flat_batch
 from swift_core.hookspecs import LeftOut
-from swift_core.model_folders import load_config, position_limit
+from swift_core.model_folders import load_single_stack_config, position_limit
 from swift_core.models import load_tokenizer
 from swift_dpo.choices import chosen_pairs
 from swift_dpo.constraint import Constraint, constraint_of
@@ -338,12 +338,8 @@ def make_collator(
     Raises:
         UserError: the model is no decoder, or an option can't be used with it.
     """
-    tokenizer, config = load_tokenizer(args), load_config(args)
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
-            f"({config.model_type}); choose a causal model"
-        )
+    tokenizer = load_tokenizer(args)
+    config = load_single_stack_config(args, choose="a causal model")
     task, text_config = args.task, config.get_text_config()
     if task.chat_template is not None:
         tokenizer.chat_template = _template(task.chat_template)
