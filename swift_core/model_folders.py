@@ -58,6 +58,35 @@ def load_config(args: TrainingArguments) -> transformers.PreTrainedConfig:
         raise UserError(f"model_name_or_path: {folder / 'config.json'} can't be used: {reason}") from error
 
 
+def load_single_stack_config(
+    args: TrainingArguments, *, choose: str = "an encoder or a decoder"
+) -> transformers.PreTrainedConfig:
+    """The same for a task that does not train encoder-decoders.
+
+    Args:
+        args: of the run.
+        choose: what it trains, for the error.
+
+    Raises:
+        UserError: the model is an encoder-decoder, or see :func:`load_config`.
+    """
+    config = load_config(args)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
+            f"({config.model_type}), which this task does not train; choose {choose}"
+        )
+    return config
+
+
+def saved_dtype(folder: Path) -> str:
+    """The type of the weights in ``folder`` as its ``config.json`` tells it, in the words of model_dtype."""
+    path = folder / "config.json"
+    config = json.loads(path.read_bytes()) if path.exists() else {}
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    return dtype if dtype in ("float32", "float16", "bfloat16") else "float32"
+
+
 def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").exists()
 

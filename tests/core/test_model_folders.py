@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from swift_core import TrainingArguments
-from swift_core.model_folders import base_args_of
+from swift_core.errors import UserError
+from swift_core.model_folders import base_args_of, load_single_stack_config, saved_dtype
 
 
 @pytest.mark.parametrize(("base", "revision"), [("owner/name", "abc123"), ("local", None)])
@@ -20,3 +22,26 @@ def test_an_adapter_is_put_on_the_revision_of_its_base_that_it_was_trained_on(
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     args = base_args_of(tmp_path, TrainingArguments("embedding", model_name_or_path=str(tmp_path)))
     assert (args.core.model_name_or_path, args.core.model_revision) == (base, revision)
+
+
+def test_an_encoder_decoder_is_refused_with_what_the_task_trains(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    args = TrainingArguments("sequence-classification", model_name_or_path=str(tmp_path), report_to="none")
+    with pytest.raises(UserError, match=r"is an encoder-decoder \(t5\), .*; choose a causal model$"):
+        load_single_stack_config(args, choose="a causal model")
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype"),
+    [
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"torch_dtype": "float16"}, "float16"),
+        ({"dtype": "int8"}, "float32"),
+    ],
+)
+def test_the_type_of_saved_weights_is_told_in_the_words_of_model_dtype(
+    tmp_path: Path, config: dict[str, str], dtype: str
+) -> None:
+    assert saved_dtype(tmp_path) == "float32"  # an adapter alone
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert saved_dtype(tmp_path) == dtype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from swift_cls.predicting import predict, unlabelled
 from swift_cls.settings import read_settings
 from swift_core.arguments import TrainingArguments
 from swift_core.errors import SwiftError, UserError
+from swift_core.model_folders import saved_dtype
 
 if TYPE_CHECKING:
     from swift_cls.texts import Tokens
@@ -26,7 +26,6 @@ Text: TypeAlias = str | Sequence[str] | Sequence[Mapping[str, Any]]
 """A text, a pair of texts, or the messages of a conversation."""
 
 _OPTIONS = ("long_text", "pooling_method")
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ def load_classifier(folder: Path, *, device: torch.device | str = "cpu") -> Clas
     args = TrainingArguments(
         "sequence-classification",
         model_name_or_path=str(folder),
-        model_dtype=_saved_dtype(folder),
+        model_dtype=saved_dtype(folder),
         use_cpu=True,  # nothing of the training loop runs here
         report_to="none",
         **options,
@@ -121,10 +120,3 @@ def load_classifier(folder: Path, *, device: torch.device | str = "cpu") -> Clas
     collator = make_collator(args)
     model = build_model(args, collator)
     return Classifier(model=model.to(device).eval().requires_grad_(False), collator=collator)
-
-
-def _saved_dtype(folder: Path) -> str:
-    path = folder / "config.json"
-    config = json.loads(path.read_bytes()) if path.exists() else {}
-    dtype = config.get("dtype") or config.get("torch_dtype")
-    return dtype if dtype in _DTYPES else "float32"

@@ -17,7 +17,7 @@ from swift_cls.settings import SETTINGS, labels_of_folder, read_settings
 from swift_cls.texts import TextEncoding
 from swift_core.errors import UserError
 from swift_core.flat import flat_batch
-from swift_core.model_folders import load_config, position_limit, resolve_model
+from swift_core.model_folders import load_single_stack_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
 
 if TYPE_CHECKING:
@@ -188,12 +188,7 @@ def make_collator(args: TrainingArguments) -> ClassificationCollator:
     tokenizer = load_tokenizer(args)
     # Positions are counted from the left by many models, and plain transformers counts padding too.
     tokenizer.padding_side = "right"
-    config = load_config(args)
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
-            f"({config.model_type}), which this task does not train; choose an encoder or a decoder"
-        )
+    config = load_single_stack_config(args)
     folder = resolve_model(args)
     saved, labels = read_settings(folder), labels_of_folder(folder, config)
     text_config = config.get_text_config()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from torch import distributed, nn
 
-from swift_core.errors import SwiftError, UserError
+from swift_core.errors import SwiftError, check_all
 from swift_core.flat.processes import is_sharded, rank_and_world
 from swift_core.hookspecs import Evaluation
 from swift_dpo.elo import elo_gain
-from swift_dpo.generation import Answer, Prompt, Sampling, answers_of, rendered
+from swift_dpo.generation import Answer, Sampling, answers_of, rendered
 from swift_dpo.judge_making import check_judge, make_judge
 from swift_dpo.judges import WON, Judge, Judgement, Question
-from swift_dpo.questions import questions_of, read_prompts
+from swift_dpo.questions import Render, questions_of, read_prompts, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Reference: TypeAlias = Callable[[], AbstractContextManager[nn.Module]]
 """Opens the reference: a model that answers as it, while the context lasts, such as the policy without its
 adapter."""
-Render: TypeAlias = Callable[["PreTrainedTokenizerBase", Prompt, Sequence[Any] | None], list[int]]
+Precision: TypeAlias = Callable[[nn.Module], AbstractContextManager[Any]]
 
 _RESULTS: Mapping[float, str] = {1.0: "win", 0.5: "tie", 0.0: "loss"}
 _UNREADABLE = 0.5
@@ -48,25 +49,22 @@ class Arena:
         sampling: Sampling,
         judge: Judge | None = None,
         render: Render = rendered,
+        precision: Precision = nullcontext,
     ) -> None:
         """Write the prompts.
 
         Args:
-            render: from a prompt to the token ids that training puts before an answer.
+            render: writes prompts as training does.
+            precision: opens what a model answers in. It must be the same for both: where one of two equal
+                models rounds and the other does not, they answer differently, and a judge finds a winner.
 
         Raises:
             UserError: a prompt can't be written.
         """
         self.questions = questions
         self._tokenizer, self._sampling, self._judge = tokenizer, sampling, judge
-        self._prompts, faults = [], []
-        for question in questions:
-            try:
-                self._prompts.append(render(tokenizer, question.prompt, question.row.get("tools")))
-            except ValueError as error:
-                faults.append(f"eval_prompts: {error} ({question.prompt!r:.100})")
-        if faults:
-            raise UserError(*faults[:20], total=len(faults))
+        self._precision = precision
+        self._prompts = written(questions, tokenizer, render)
         self._reference: list[Answer] | None = None
 
     def keep_reference(self, reference: Reference) -> None:
@@ -110,10 +108,13 @@ class Arena:
     def _answers(self, model: nn.Module) -> list[Answer]:
         """Answers [N]; each process answers a part where it can."""
         rank, world = rank_and_world()
-        if world == 1 or is_sharded(model):
-            # Of a sharded model all processes must take the same steps.
-            return answers_of(model, self._tokenizer, self._prompts, self._sampling)
-        own = answers_of(model, self._tokenizer, self._prompts[rank::world], self._sampling)
+        # Of a sharded model all processes must take the same steps.
+        alone = world == 1 or is_sharded(model)
+        prompts = self._prompts if alone else self._prompts[rank::world]
+        with self._precision(model):
+            own = answers_of(model, self._tokenizer, prompts, self._sampling)
+        if alone:
+            return own
         parts: list[Any] = [None] * world
         distributed.all_gather_object(parts, own)
         return [parts[n % world][n // world] for n in range(len(self._prompts))]
@@ -155,11 +156,14 @@ def make_arena(
     tokenizer: PreTrainedTokenizerBase,
     data: TaskData | None,
     render: Render = rendered,
+    precision: Precision = nullcontext,
 ) -> Arena:
     """The arena that the options describe.
 
     Args:
         data: evaluation rows, whose prompts are taken where ``eval_prompts`` names none.
+        render: see :class:`Arena`.
+        precision: see :class:`Arena`.
 
     Raises:
         UserError: options contradict each other; judge or prompts can't be used.
@@ -177,30 +181,28 @@ def make_arena(
         sampling=sampling,
         judge=make_judge(args),
         render=render,
+        precision=precision,
     )
 
 
-def check_arena(args: TrainingArguments) -> None:
+def check_arena(args: TrainingArguments, write: Callable[[list[Question]], Any] = list) -> None:
     """Refuse a judge and a file of prompts that can't be used, before a model is built and trained.
+
+    Args:
+        args: of the run.
+        write: writes the prompts of the file as evaluations will (:func:`~swift_dpo.questions.written`).
 
     Raises:
         UserError: see :func:`make_arena`; all faults at once.
     """
-    faults: list[str] = []
-    total = 0
-    for check in (check_judge, _read_prompts):
-        try:
-            check(args)
-        except UserError as error:
-            faults += error.faults
-            total += error.total
-    if faults:
-        raise UserError(*faults, total=total)
+    check_all(partial(check_judge, args), partial(_check_prompts, args, write))
 
 
-def _read_prompts(args: TrainingArguments) -> None:
+def _check_prompts(args: TrainingArguments, write: Callable[[list[Question]], Any]) -> None:
     if args.task.eval_prompts is not None and args.task.eval_samples != 0:
+        # All of them have to be prompts, whichever are drawn.
         read_prompts(args.task.eval_prompts, args)
+        write(questions_of(args, None))
 
 
 def figures_of(judgements: Sequence[Judgement], *, scores: bool, seed: int = 0) -> dict[str, float]:

@@ -5,43 +5,42 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from swift_core.errors import UserError
-from swift_core.model_folders import load_config
+from swift_core.errors import UserError, check_all
+from swift_core.model_folders import load_config, position_limit
 from swift_core.models import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from swift_core.arguments import TrainingArguments
+    from swift_dpo.collator import PreferenceCollator
 
 _OF_EVALUATIONS = ("eval_prompts", "judge")
 
 
-def check_beforehand(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, *, evaluates: bool) -> None:
+def check_beforehand(args: TrainingArguments, collator: PreferenceCollator, *, evaluates: bool) -> None:
     """Refuse what would stop a run at its first step, or at an evaluation after hours.
 
     Args:
         args: of the run.
-        tokenizer: of its model.
+        collator: of its model.
         evaluates: whether there is evaluation data.
 
     Raises:
         UserError: reference, judge or prompts can't be used; all faults at once.
     """
+    of_evaluations = partial(_check_arena, args, collator) if evaluates else partial(_refuse_useless, args)
+    check_all(partial(_check_reference, args, collator.tokenizer), of_evaluations)
+
+
+def _check_arena(args: TrainingArguments, collator: PreferenceCollator) -> None:
     # Loads what makes and judges answers.
     from swift_dpo.arena import check_arena
+    from swift_dpo.questions import written
 
-    faults: list[str] = []
-    total = 0
-    of_evaluations = partial(check_arena if evaluates else _refuse_useless, args)
-    for check in (partial(_check_reference, args, tokenizer), of_evaluations):
-        try:
-            check()
-        except UserError as error:
-            faults += error.faults
-            total += error.total
-    if faults:
-        raise UserError(*faults, total=total)
+    limit = position_limit(load_config(args).get_text_config())
+    render = collator.render(args)
+    check_arena(args, partial(written, tokenizer=collator.tokenizer, render=render, limit=limit))
 
 
 def _refuse_useless(args: TrainingArguments) -> None:

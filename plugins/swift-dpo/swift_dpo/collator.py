@@ -13,11 +13,12 @@ from torch import Tensor
 from swift_core.errors import UserError
 from swift_core.flat import flat_batch
 from swift_core.hookspecs import LeftOut
-from swift_core.model_folders import load_config, position_limit
+from swift_core.model_folders import load_single_stack_config, position_limit
 from swift_core.models import load_tokenizer
 from swift_dpo.choices import chosen_pairs
 from swift_dpo.constraint import Constraint, constraint_of
 from swift_dpo.data_options import PairChoice
+from swift_dpo.generation import rendered
 from swift_dpo.limits import Limits
 from swift_dpo.messages import alike, is_blank, is_messages
 from swift_dpo.sequences import Sequences, desensitised, key_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
+    from swift_dpo.questions import Render
 
 # Shape legend: B rows, A answers of all of them, P pairs of answers, T tokens of answers that count.
 
@@ -86,7 +88,7 @@ class PreferenceCollator:
         """
         from swift_dpo.beforehand import check_beforehand
 
-        check_beforehand(args, self.tokenizer, evaluates=evaluation is not None)
+        check_beforehand(args, self, evaluates=evaluation is not None)
         return self
 
     def check(self, data: TaskData, args: TrainingArguments) -> None:
@@ -179,6 +181,18 @@ class PreferenceCollator:
             + (0 if other is None else len(other.answers[0])),
             "truncated": cut,
         }
+
+    def render(self, args: TrainingArguments) -> Render:
+        """What writes the prompts that evaluations answer: as those of rows, and cut as they are."""
+
+        def render(tokenizer: PreTrainedTokenizerBase, prompt: Any, tools: Any) -> list[int]:
+            ids = rendered(tokenizer, prompt, tools)
+            record = {"prompt": prompt, "tools": tools}
+            return self.limits.fit_prompt(
+                ids, lambda: self._opening(record, ids), args.task.eval_max_new_tokens
+            )
+
+        return render
 
     def _compared(self, answers: Sequence[Sequence[int]], scores: Sequence[float]) -> list[int] | LeftOut:
         """Places of the answers that some pair needs."""
@@ -324,12 +338,8 @@ def make_collator(
     Raises:
         UserError: the model is no decoder, or an option can't be used with it.
     """
-    tokenizer, config = load_tokenizer(args), load_config(args)
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
-            f"({config.model_type}); choose a causal model"
-        )
+    tokenizer = load_tokenizer(args)
+    config = load_single_stack_config(args, choose="a causal model")
     task, text_config = args.task, config.get_text_config()
     if task.chat_template is not None:
         tokenizer.chat_template = _template(task.chat_template)

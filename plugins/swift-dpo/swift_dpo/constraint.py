@@ -17,14 +17,13 @@ the quality that one unit of violation costs, what counts is the Lagrangian s - 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from swift_core.errors import UserError
-from swift_dpo.functions import load_function
+from swift_dpo.functions import load_function, source_of
 
 
 def judged_scores(
@@ -92,9 +91,7 @@ class Constraint:
     @property
     def source(self) -> str:
         """The code of the module that the function is in."""
-        if self.function is None:
-            return ""
-        return inspect.getsource(inspect.getmodule(self._measure) or self._measure)
+        return "" if self.function is None else source_of(self.function, "violation_function")
 
     def __getstate__(self) -> dict[str, Any]:
         # A function of a file can't be pickled for DataLoader workers, which need none.

@@ -49,7 +49,9 @@ def evaluate_model(
     memory = memory_of(model)
     rows = None if data is None else data.fingerprint
     if rows not in memory.arenas:
-        memory.arenas[rows] = make_arena(args, collator.tokenizer, data)
+        memory.arenas[rows] = make_arena(
+            args, collator.tokenizer, data, collator.render(args), memory.reference.autocast
+        )
     answered = memory.arenas[rows].evaluate(model, lambda: memory.reference.borrowed(model))
     return Evaluation({**metrics, **answered.metrics}, {**tables, **answered.tables})
 

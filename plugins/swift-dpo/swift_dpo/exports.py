@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift_core.adapters import known_warnings_of_peft, merge_adapter
 from swift_core.errors import SwiftError, UserError
+from swift_core.runs.atomic import write_text
 from swift_core.saving import finish_saved_folder
 from swift_dpo.card import card_of, write_card
-from swift_dpo.generation import end_tokens
+from swift_dpo.ends import end_tokens
 from swift_dpo.probing import Probes
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def write_hf(
     """
     probes, merged = Probes(model, collator, data), merge_adapter(model)
     merged.save_pretrained(folder)
-    _write_generation_config(folder, merged, collator.tokenizer)
+    _finish_generation_config(folder, merged, collator.tokenizer)
     collator.save_pretrained(folder)
     _check_tokenizer(folder, collator.tokenizer, probes)
     plain = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **_LOCAL).to(merged.device)
@@ -111,14 +112,17 @@ def _finished(
     return {"reload_difference": difference, "reload_answers": count, "reload_rows": len(probes.rows)}
 
 
-def _write_generation_config(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The model's own, with every token that ends an answer: programs that serve the folder stop at these."""
-    config = copy.deepcopy(model.generation_config)
+def _finish_generation_config(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Name every token that ends an answer: programs that serve the folder stop at these."""
+    # The file itself is changed: many published ones hold a temperature and no do_sample, which the library
+    # saves as they came, and refuses to save with any change.
+    file = folder / "generation_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
     ends = end_tokens(model, tokenizer)
-    config.eos_token_id = ends[0] if len(ends) == 1 else ends
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    config.save_pretrained(folder)
+    config["eos_token_id"] = ends[0] if len(ends) == 1 else ends
+    if config.get("pad_token_id") is None:
+        config["pad_token_id"] = tokenizer.pad_token_id
+    write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, probes: Probes) -> None:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,9 +28,7 @@ def load_function(value: str, option: str) -> Callable[..., Any]:
     Raises:
         UserError: there is none, or importing it fails.
     """
-    named = _NAMED.fullmatch(value)
-    if named is None:
-        raise UserError(f"{option}: expected module:function or file.py:function, found {value!r}")
+    named = _named(value, option)
     module = _module(named["module"], option)
     function = getattr(module, named["name"], None)
     if not callable(function):
@@ -44,6 +43,29 @@ def load_function(value: str, option: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def source_of(value: str, option: str) -> str:
+    """The code of the file or module that ``value`` names: what its functions do hangs on all of it.
+
+    Raises:
+        UserError: it can't be imported or read.
+    """
+    name = _named(value, option)["module"]
+    path = name if name.endswith(".py") else getattr(_module(name, option), "__file__", None)
+    if path is None or not path.endswith(".py"):
+        return ""  # compiled into Python or a library, and not changed between two runs
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{option}: {path} can't be read ({error})") from None
+
+
+def _named(value: str, option: str) -> re.Match[str]:
+    named = _NAMED.fullmatch(value)
+    if named is None:
+        raise UserError(f"{option}: expected module:function or file.py:function, found {value!r}")
+    return named
+
+
 def _module(name: str, option: str) -> ModuleType:
     try:
         if not name.endswith(".py"):
@@ -51,12 +73,7 @@ def _module(name: str, option: str) -> ModuleType:
         path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(f"{option}: there is no file {name}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"{option}: {name} can't be imported")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+        return _module_of(path)
     except UserError:
         raise
     except Exception as error:  # code of the user, which may fail in any way
@@ -66,6 +83,23 @@ def _module(name: str, option: str) -> ModuleType:
         raise UserError(
             f"{option}: {name} can't be imported ({type(error).__name__}: {error}){hint}"
         ) from error
+
+
+def _module_of(path: Path) -> ModuleType:
+    # A name that no other module has: a file may be called json.py.
+    name = f"swift file {path.resolve()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("Python knows no way to load it")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses, for one, look their module up there.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def number_of_parameters(function: Callable[..., Any]) -> int | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, groupby
 from typing import Any
 
 import datasets
@@ -21,9 +22,9 @@ def unpaired(records: datasets.Dataset) -> tuple[datasets.Dataset, str | None]:
     """Make one row of each answer: score 1 for a good one, 0 for a bad one.
 
     Of several answers to a prompt those above the mean of their scores are good, those below it bad, and
-    those at it are left out. ``unrelated`` of each row becomes the answer of the next row with another
-    prompt (after the last row the first comes again; none where all rows have one prompt): kto estimates from
-    them how far the policy has moved.
+    those at it are left out. ``unrelated`` of each row becomes an answer to the next other prompt, of the
+    second row to a prompt the second one and so on (after the last row the first comes again; none where all
+    rows have one prompt): kto estimates from them how far the policy has moved.
 
     Returns:
         The rows and what was done.
@@ -71,21 +72,31 @@ def _single(records: datasets.Dataset, faults: Faults) -> Iterator[dict[str, Any
 
 
 def _with_unrelated(rows: Iterable[dict[str, Any]], counts: Counter[float]) -> Iterator[dict[str, Any]]:
-    """The same rows, each with the answer of the next one that has another prompt; counts their scores."""
+    """The same rows, each with an answer to the next other prompt; counts their scores."""
     waiting: list[dict[str, Any]] = []
-    # The last rows take the first one; where that has their prompt, the first with another.
-    firsts: dict[str, str] = {}
-    for row in rows:
-        counts[row["scores"][0]] += 1
-        if waiting and row["prompt"] != waiting[0]["prompt"]:
-            yield from ({**earlier, "unrelated": row["answer"]} for earlier in waiting)
-            waiting = []
-        waiting.append(row)
+    # The last rows take answers to the first prompt; where that is theirs, to the first other one.
+    firsts: dict[str, list[str]] = {}
+    for prompt, group in groupby(rows, key=lambda row: row["prompt"]):
+        members = list(group)
+        counts.update(row["scores"][0] for row in members)
+        answers = [row["answer"] for row in members]
+        yield from _beside(waiting, answers)
+        waiting = members
         if len(firsts) < 2:
-            firsts.setdefault(row["prompt"], row["answer"])
-    if not waiting:
-        return
-    others = [answer for prompt, answer in firsts.items() if prompt != waiting[0]["prompt"]]
+            firsts.setdefault(prompt, answers)
     # Without another prompt there is none, which not every loss minds.
-    other = others[0] if others else None
-    yield from ({**earlier, "unrelated": other} for earlier in waiting)
+    others: list[list[str | None]] = [
+        [*found] for prompt, found in firsts.items() if prompt != _prompt(waiting)
+    ]
+    yield from _beside(waiting, others[0] if others else [None])
+
+
+def _beside(rows: Sequence[dict[str, Any]], answers: Sequence[str | None]) -> Iterator[dict[str, Any]]:
+    # Each takes another one: of pairs taken apart the first are all good, and good answers alone would tell
+    # of what the policy has learned rather than of how far it has moved.
+    for row, answer in zip(rows, cycle(answers), strict=False):
+        yield {**row, "unrelated": answer}
+
+
+def _prompt(rows: Sequence[dict[str, Any]]) -> str | None:
+    return rows[0]["prompt"] if rows else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -15,6 +14,7 @@ from transformers import GenerationConfig
 from swift_core.errors import UserError, first_line
 from swift_core.model_folders import position_limit
 from swift_core.modes import evaluating
+from swift_dpo.ends import end_tokens
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,36 +92,6 @@ def rendered(
     return list(ids)
 
 
-def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of the tokens that end an answer: the tokenizer's, the model's, and the chat template's.
-
-    Of a base model the first two end a document, where the template ends a turn with another token.
-    """
-    told = getattr(model, "generation_config", None)
-    of_model = None if told is None else told.eos_token_id
-    ids = [*(of_model if isinstance(of_model, list | tuple) else [of_model]), tokenizer.eos_token_id]
-    return sorted({int(n) for n in [*ids, _template_end(tokenizer)] if n is not None})
-
-
-def _template_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The first special token behind what an assistant says."""
-    if tokenizer.chat_template is None:
-        return None
-    texts: list[list[int]] = []
-    for answer in ("yes", "no"):
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-        try:
-            ids: Any = tokenizer.apply_chat_template(messages, return_dict=False)
-        except TemplateError:
-            return None
-        texts.append(list(reversed(ids)))
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
-    closing = [a for a, _ in alike][::-1]
-    special = set(tokenizer.all_special_ids)
-    special |= {n for n, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return next((token for token in closing if token in special), None)
-
-
 def answers_of(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -163,11 +133,16 @@ def _room(model: Any, prompts: Sequence[Sequence[int]]) -> int:
     limit = position_limit(model.config)
     longest = max(map(len, prompts), default=0)
     if limit is not None and longest >= limit:
-        raise UserError(
-            f"eval_prompts: a prompt has {longest:,} tokens, and the model reads at most {limit:,} with the "
-            "answer; shorten the prompt"
-        )
+        raise UserError(f"eval_prompts: {no_room(longest, limit)}")
     return limit if limit is not None else 1 << 31
+
+
+def no_room(tokens: int, limit: int) -> str:
+    """What is said of a prompt of so many tokens to a model that reads at most ``limit``."""
+    return (
+        f"a prompt has {tokens:,} tokens, and the model reads at most {limit:,} with the answer; shorten the "
+        "prompt, set max_prompt_length, or set overlong to truncate_prompt"
+    )
 
 
 def _config(

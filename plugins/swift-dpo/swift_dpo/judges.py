@@ -71,7 +71,11 @@ Comparing: TypeAlias = Callable[[Sequence[tuple[Question, str, str]]], Sequence[
 
 
 class ScoringJudge:
-    """Judges by the scores of single answers: the higher one wins, equal ones tie."""
+    """Judges by the scores of single answers: the higher one wins, equal ones tie.
+
+    Equal answers are scored once: a model rounds the same text otherwise in another batch, and a function may
+    be random.
+    """
 
     scores = True
 
@@ -79,7 +83,12 @@ class ScoringJudge:
         self._score = score
 
     def __call__(self, questions: Sequence[Question], a: Sequence[str], b: Sequence[str]) -> list[Judgement]:
-        of_a, of_b = self._score(questions, a), self._score(questions, b)
+        of_a = list(self._score(questions, a))
+        others = [n for n in range(len(questions)) if a[n] != b[n]]
+        of_b = list(of_a)
+        scores = self._score([questions[n] for n in others], [b[n] for n in others])
+        for n, score in zip(others, scores, strict=True):
+            of_b[n] = score
         return [
             Judgement(verdict="a" if x > y else "b" if x < y else "tie", score_a=x, score_b=y)
             for x, y in zip(of_a, of_b, strict=True)

@@ -55,6 +55,28 @@ class Limits:
             return _shorter_prompt(row, self.max_length - longest, opening(), "max_length"), cut + 1
         return self._shorter_answers(row, self.max_length, cut)
 
+    def fit_prompt(self, prompt: list[int], opening: Callable[[], int], answer: int) -> list[int]:
+        """A prompt that is yet to be answered, cut as :meth:`fit` cuts those of rows.
+
+        Args:
+            prompt: its tokens.
+            opening: see :meth:`fit`.
+            answer: how many tokens the answer may have. Where there is no room for so many beside a prompt,
+                that keeps half of ``max_length``.
+
+        Raises:
+            ValueError: nothing but its beginning would be left.
+        """
+        row = TokenRow(prompt, [], [], [])
+        if self.max_prompt_length is not None and len(row.prompt) > self.max_prompt_length:
+            row = _shorter_prompt(row, self.max_prompt_length, opening(), "max_prompt_length")
+        if self.overlong != "truncate_prompt" or self.max_length is None:
+            return row.prompt
+        size = max(self.max_length - answer, self.max_length // 2)
+        if len(row.prompt) > size:
+            row = _shorter_prompt(row, size, opening(), "max_length")
+        return row.prompt
+
     def _shorter_answers(self, row: TokenRow, max_length: int, cut: int) -> tuple[TokenRow, int]:
         room = max_length - len(row.prompt)
         if room < 1:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from swift_core.data.faults import Faults
 from swift_core.data.sources import find_inputs
 from swift_core.data.values import described
+from swift_core.errors import UserError
+from swift_dpo.generation import Prompt, no_room
 from swift_dpo.judges import Question
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
+
+Render: TypeAlias = Callable[["PreTrainedTokenizerBase", Prompt, Any], list[int]]
+"""From a prompt and its tools to the token ids before an answer."""
 
 SAMPLES = 4
 SAMPLES_JUDGED = 64
@@ -63,6 +70,41 @@ def read_prompts(name: str, args: TrainingArguments) -> list[Mapping[str, Any]]:
         faults.add(f"eval_prompts: {name} holds no rows")
     faults.raise_if_any()
     return rows
+
+
+def written(
+    questions: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    render: Render,
+    *,
+    limit: int | None = None,
+) -> list[list[int]]:
+    """Token ids of each prompt.
+
+    Args:
+        questions: the prompts.
+        tokenizer: of the model.
+        render: writes one.
+        limit: how many tokens the model reads, answer included; None: as many as there are.
+
+    Raises:
+        UserError: a prompt can't be written, or leaves no room for an answer; all faults at once.
+    """
+    found: list[list[int]] = []
+    faults: list[str] = []
+    for question in questions:
+        shown = f"({question.prompt!r:.100})"
+        try:
+            ids = render(tokenizer, question.prompt, question.row.get("tools"))
+        except ValueError as error:
+            faults.append(f"eval_prompts: {error} {shown}")
+            continue
+        if limit is not None and len(ids) >= limit:
+            faults.append(f"eval_prompts: {no_room(len(ids), limit)} {shown}")
+        found.append(ids)
+    if faults:
+        raise UserError(*faults[:20], total=len(faults))
+    return found
 
 
 def is_prompt(value: Any) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from swift_core.errors import SwiftError, UserError, first_line
@@ -65,7 +66,7 @@ class RewardModel:
         """Scores [N] of one answer to each question.
 
         Raises:
-            SwiftError: a score is no number.
+            SwiftError: a score is no number, or the model's chat template refuses a conversation.
         """
         rows = [self._ids(*pair) for pair in zip(questions, answers, strict=True)]
         order = sorted(range(len(rows)), key=lambda n: len(rows[n]["input_ids"]), reverse=True)
@@ -87,7 +88,13 @@ class RewardModel:
             return dict(tokenizer(shown(prompt), answer, truncation=True))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         messages.append({"role": "assistant", "content": answer})
-        return dict(tokenizer.apply_chat_template(messages, return_dict=True))
+        try:
+            return dict(tokenizer.apply_chat_template(messages, return_dict=True))
+        except TemplateError as error:
+            raise SwiftError(
+                f"judge: the chat template of the reward model refuses a conversation ({first_line(error)}): "
+                f"{messages!r:.200}"
+            ) from error
 
 
 def reward_model(name: str, args: TrainingArguments) -> RewardModel:

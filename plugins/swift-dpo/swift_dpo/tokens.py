@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swift_core.errors import UserError
+from swift_dpo.ends import written_ends
 from swift_dpo.messages import Message, is_messages
 
 if TYPE_CHECKING:
@@ -141,23 +142,7 @@ class Tokens:
     @cached_property
     def end_tokens(self) -> frozenset[int]:
         """Tokens that end an answer: the tokenizer's own, and the one that the chat template writes."""
-        ends = {self.tokenizer.eos_token_id}
-        if self.tokenizer.chat_template is not None:
-            ends.add(self._template_end())
-        return frozenset(token for token in ends if token is not None)
-
-    def _template_end(self) -> int | None:
-        """The first special token that the chat template writes after the text of an answer."""
-        asked: list[Message] = [{"role": "user", "content": "a"}]
-        try:
-            first, second = (
-                self._rendered([*asked, {"role": "assistant", "content": text}], None, False) for text in "bc"
-            )
-        except ValueError:
-            return None
-        special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
-        same = shared_tokens([first[::-1], second[::-1]])
-        return next((token for token in first[len(first) - same :] if token in special), None)
+        return written_ends(self.tokenizer)
 
     def _ends(self, answer: Sequence[int]) -> bool:
         """Whether the last token ends an answer, but for white space that the template writes behind it."""

@@ -75,6 +75,37 @@ def test_a_model_meets_the_one_that_was_given(
     assert [row["answer"] for row in rows] != [row["reference_answer"] for row in rows]
 
 
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_in_mixed_precision_an_untrained_model_answers_as_its_reference(
+    causal: Path, make_args: Make, lora: bool
+) -> None:
+    rows = [{"prompt": f"what is a cat {n}", "chosen": " a", "rejected": " b"} for n in range(24)]
+    args = make_args(
+        causal, use_lora=lora, bf16=True, eval_samples=24, eval_max_new_tokens=24, judge=f"{TOYS}:length"
+    )
+    # Before training nothing has told the policy of mixed precision; an adapter never hears of it.
+    measured = SwiftTrainer(args, train_dataset=rows, eval_dataset=rows).evaluate()
+    assert measured["eval_tie_rate"] == 1.0
+    assert measured["eval_judge_score"] == measured["eval_judge_score_reference"]
+
+
+def test_prompts_that_training_cuts_are_cut_for_evaluations(causal: Path, make_args: Make) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "chosen": "a", "rejected": "b"}
+        for text in ("who won the match", "the red team won " * 90)  # more than the model reads
+    ]
+    args = make_args(causal, overlong="truncate_prompt", eval_samples=2, eval_max_new_tokens=8)
+    trainer = SwiftTrainer(args, train_dataset=rows, eval_dataset=rows)
+    render, tokenizer = trainer.collator.render(args), trainer.collator.tokenizer
+    short, long = (render(tokenizer, row["prompt"], None) for row in rows)
+    assert short == rendered(tokenizer, rows[0]["prompt"])
+    # As in training: the beginning stays that the template writes, and the end of what was asked.
+    assert len(long) == 256 - 8
+    whole = rendered(tokenizer, rows[1]["prompt"])
+    assert (long[:3], long[-200:]) == (whole[:3], whole[-200:])
+    assert trainer.evaluate()["eval_answer_tokens"] > 0
+
+
 @pytest.mark.parametrize("task_type", ["dpo", "kto", "orpo"])
 def test_a_run_exports_both_formats(
     task_type: str, causal: Path, pairs: Rows, make_args: Make, tmp_path: Path

@@ -41,6 +41,21 @@ def test_all_that_is_not_there_is_told_at_once(
     assert "prompts.jsonl:1: prompt: expected a text" in prompts
 
 
+def test_prompts_that_the_model_can_not_be_asked_are_told_before_the_first_step(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    rows: Rows = [{"prompt": "who won " * 300}, {"prompt": [{"role": "user", "content": "who won"}]}]
+    prompts.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    plain = shutil.copytree(causal, tmp_path / "plain")
+    (plain / "chat_template.jinja").unlink()
+    asks = {"eval_samples": 2, "eval_prompts": str(prompts)}
+    long, chat = faults(make_args(plain, **asks), pairs, pairs)
+    assert "tokens, and the model reads at most 256 with the answer" in long
+    assert "expected a text, because the tokenizer has no chat template" in chat
+    prepare_task(make_args(causal, **asks, overlong="truncate_prompt"), pairs, pairs)
+
+
 @pytest.mark.parametrize("options", [{"judge": "json:dumps"}, {"eval_prompts": "p.jsonl"}])
 def test_what_evaluations_use_needs_evaluation_data(
     causal: Path, pairs: Rows, make_args: Make, options: dict[str, Any]

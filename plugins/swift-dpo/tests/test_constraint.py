@@ -74,3 +74,13 @@ def test_a_function_that_was_changed_is_asked_again(causal, make_args, tmp_path)
         path.write_text(f"def violation(prompt, answer):\n    return {value}\n" + "#" * int(value))
         found.append(prepare_task(args, ROWS).train.features[0]["violations"])
     assert found == [[1.0, 1.0], [5.0, 5.0]]
+
+
+def test_a_function_is_asked_again_when_anything_in_its_file_was_changed(causal, make_args, tmp_path):
+    path = tmp_path / "json.py"  # a name that another module has
+    args = make_args(causal, "cpo", constraint_weight=1.0, violation_function=f"{path}:violation")
+    found = []
+    for value in (1.0, 25.0):
+        path.write_text(f"COST = {value}\n\n\ndef violation(prompt, answer):\n    return COST\n")
+        found.append(prepare_task(args, ROWS).train.features[0]["violations"])
+    assert found == [[1.0, 1.0], [25.0, 25.0]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,18 @@ def test_a_folder_has_what_other_programs_look_for(build: Build, tmp_path: Path)
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["Qwen3ForCausalLM"]
     assert GenerationConfig.from_pretrained(tmp_path / "hf").eos_token_id == [0, 2]
     assert model.generation_config.eos_token_id == 0
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_a_generation_config_that_the_library_would_not_save_is_kept(
+    build: Build, causal: Path, lora: bool, tmp_path: Path
+) -> None:
+    base = shutil.copytree(causal, tmp_path / "base")
+    # A temperature without do_sample, as Vicuna and others have it.
+    (base / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9, "eos_token_id": 0}')
+    write("hf", tmp_path / "hf", build(base, use_lora=lora))
+    config = GenerationConfig.from_pretrained(tmp_path / "hf")
+    assert (config.temperature, config.top_p, config.eos_token_id) == (0.6, 0.9, [0, 2])
 
 
 def test_an_adapter_is_loaded_by_peft_and_the_card_runs(build: Build, tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_pairs_become_two_rows_and_ranked_answers_those_off_the_mean() -> None:
     )
     assert seen(data) == [
         ("p", "a", 1.0, "e", [1.0]),
-        ("p", "d", 0.0, "e", [4.0]),
+        ("p", "d", 0.0, "f", [4.0]),
         ("q", "e", 0.0, "a", None),
-        ("q", "f", 1.0, "a", None),
+        ("q", "f", 1.0, "d", None),
     ]
     assert data.gathered == "4 answers of 2 rows: 2 good, 2 bad"
 
@@ -52,6 +52,28 @@ def test_an_unrelated_answer_belongs_to_the_next_other_prompt() -> None:
         for prompt, answer in zip("ppqrp", "abcde", strict=True)
     ]
     assert [row["unrelated"] for row in load(*rows).records] == ["c", "c", "d", "e", "c"]
+
+
+def test_of_pairs_half_of_the_unrelated_answers_are_bad() -> None:
+    pairs = [{"prompt": p, "chosen": f"good {p}", "rejected": f"bad {p}"} for p in "abc"]
+    three = {"prompt": "d", "answers": ["x", "y", "z"], "scores": [5, 4, 0]}
+    two = {"prompt": "a", "answers": ["good a", "bad a"], "scores": [1, 0]}
+    assert [row["unrelated"] for row in load(*pairs).records] == [
+        "good b",
+        "bad b",
+        "good c",
+        "bad c",
+        "good a",
+        "bad a",
+    ]
+    # Where there are fewer, they come again.
+    assert [row["unrelated"] for row in load(three, two).records] == [
+        "good a",
+        "bad a",
+        "good a",
+        "x",
+        "y",
+    ]
 
 
 def test_weights_and_margins_stay_with_each_answer() -> None:

@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from swift_core.errors import UserError
 from swift_core.flat.attention import FLAT
 from swift_dpo.adapters import without_adapter
-from swift_dpo.generation import Sampling, answers_of, end_tokens, rendered
+from swift_dpo.ends import end_tokens
+from swift_dpo.generation import Sampling, answers_of, rendered
+from swift_dpo.tokens import Tokens
 
 TEXTS = ["what is a cat", "x", "who won the match of the red team and the other one", "how far is the moon"]
 
@@ -80,6 +82,17 @@ def test_the_end_of_a_turn_is_an_end_where_the_tokenizer_names_another(causal: P
     assert end_tokens(model, tokenizer) == [tokenizer.eos_token_id, turn]
     tokenizer.chat_template = None
     assert end_tokens(model, tokenizer) == [tokenizer.eos_token_id]
+
+
+def test_a_turn_may_end_with_a_token_that_was_added_as_a_plain_one(causal: Path, tokenizer: Any) -> None:
+    tokenizer.add_tokens(["<turn>"])
+    end = tokenizer.convert_tokens_to_ids("<turn>")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<turn>")
+    assert end in end_tokens(load(causal), tokenizer)
+    # What is told of data and where generation stops are the same.
+    assert Tokens(tokenizer=tokenizer).of_row(
+        chat("x"), [[{"role": "assistant", "content": "y"}]]
+    ).complete == [True]
 
 
 def test_sampling_follows_its_seed_and_leaves_all_random_numbers_alone(causal: Path, tokenizer: Any) -> None:

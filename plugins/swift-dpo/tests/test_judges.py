@@ -64,6 +64,15 @@ def test_a_module_is_imported_by_its_name(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(function_judge("toy_judge:length"), ScoringJudge)
 
 
+def test_a_file_may_hold_dataclasses(tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Verdict:\n    value: float\n\n"
+        "def score(prompt, answer, row):\n    return Verdict(1.0).value\n"
+    )
+    assert isinstance(function_judge(f"{tmp_path / 'judge.py'}:score"), ScoringJudge)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -143,6 +152,22 @@ def test_a_reward_model_scores_the_whole_conversation(rewards: Path, templated: 
         with torch.no_grad():
             assert score == pytest.approx(float(model(**batch).logits[0, 0]), abs=1e-4)
     assert len({round(score, 3) for score in found}) > 5
+
+
+def test_equal_answers_tie_whatever_the_others_are(rewards: Path) -> None:
+    questions = [Question(prompt=f"what is a cat {n}") for n in range(24)]
+    answers = ["the red team won " * (n % 7 + 1) for n in range(24)]
+    others = [*answers[:-1], "rain " * 40]  # its length shifts the batches in which the others are scored
+    *same, _ = ScoringJudge(RewardModel(rewards))(questions, answers, others)
+    assert {one.verdict for one in same} == {"tie"}
+
+
+def test_a_conversation_that_the_reward_model_can_not_read_is_told(rewards: Path) -> None:
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    (rewards / "chat_template.jinja").write_text(refuses)
+    question = Question(prompt=[{"role": "system", "content": "be kind"}, {"role": "user", "content": "x"}])
+    with pytest.raises(SwiftError, match=r"template of the reward model refuses .*\(no system\).*be kind"):
+        RewardModel(rewards)([question], ["y"])
 
 
 def test_what_is_no_reward_model_is_refused(causal: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from swift_core.errors import UserError
 from swift_core.flat import PoolingMethod, flat_batch
-from swift_core.model_folders import config_folder, load_config, position_limit, resolve_model
+from swift_core.model_folders import config_folder, load_single_stack_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
 from swift_embedding.encoding import Recipe, TextEncoder, tokens_of_prompt
 from swift_embedding.guide import Guide
@@ -244,12 +244,7 @@ class EmbeddingCollator:
 def make_collator(args: TrainingArguments) -> EmbeddingCollator:
     """Read from options and from the model's own config how texts become vectors."""
     tokenizer = load_tokenizer(args)
-    config = load_config(args)
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
-            f"({config.model_type}), which this task does not train; choose an encoder or a decoder"
-        )
+    config = load_single_stack_config(args)
     folder = resolve_model(args)
     if not (folder / "modules.json").exists():
         folder = config_folder(args)  # plain peft saves an adapter without it; its base model says

@@ -11,7 +11,7 @@ import torch
 
 from swift_core.errors import UserError
 from swift_core.flat import flat_batch
-from swift_core.model_folders import load_config, position_limit, resolve_model
+from swift_core.model_folders import load_single_stack_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
 from swift_reranker.objective import check_training
 from swift_reranker.pairs import PairEncoding, TokenLists
@@ -233,12 +233,7 @@ def make_collator(args: TrainingArguments) -> RerankerCollator:
     tokenizer = load_tokenizer(args)
     # Positions are counted from the left by many models, and plain transformers counts padding too.
     tokenizer.padding_side = "right"
-    config = load_config(args)
-    if getattr(config, "is_encoder_decoder", False):
-        raise UserError(
-            f"model_name_or_path: {args.core.model_name_or_path} is an encoder-decoder "
-            f"({config.model_type}), which this task does not train; choose an encoder or a decoder"
-        )
+    config = load_single_stack_config(args)
     if not tokenizer.is_fast:
         raise UserError(
             f"model_name_or_path: the tokenizer of {args.core.model_name_or_path} can't tell where its "

@@ -13,13 +13,11 @@ import torch
 
 from swift_core.arguments import TrainingArguments
 from swift_core.errors import SwiftError, UserError
-from swift_core.model_folders import resolve_model
+from swift_core.model_folders import resolve_model, saved_dtype
 from swift_reranker.collator import RerankerCollator, feature_of, make_collator
 from swift_reranker.model import build_model
 from swift_reranker.scoring import score_lists
 from swift_reranker.settings import read_settings
-
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 class Scored(NamedTuple):
@@ -97,7 +95,7 @@ def load_reranker(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     args = TrainingArguments(
         "reranker",
         model_name_or_path=str(folder),
-        model_dtype=_saved_dtype(folder),
+        model_dtype=saved_dtype(folder),
         use_cpu=True,  # nothing of the training loop runs here
         report_to="none",
     )
@@ -118,11 +116,6 @@ def _holds_reranker(folder: Path) -> bool:
     names = config.get("architectures") or ()
     one = config.get("num_labels") == 1 or len(config.get("id2label") or ()) == 1
     return one and any(str(name).endswith("ForSequenceClassification") for name in names)
-
-
-def _saved_dtype(folder: Path) -> str:
-    dtype = _config(folder).get("dtype") or _config(folder).get("torch_dtype")
-    return dtype if dtype in _DTYPES else "float32"
 
 
 def _config(folder: Path) -> dict[str, Any]:
