@@ -80,6 +80,17 @@ def different_outputs(before: Any, after: Any, tolerance: float) -> str | None:
     return None if before == after else f"{before!r} and {after!r}"
 
 
+def unusable_outputs(outputs: Any) -> str | None:
+    """Why outputs say nothing about a model: ``None``, ``NaN``, or ``nothing`` in a list; None where they do."""
+    if outputs is None:
+        return "None"
+    outputs = outputs.tolist() if hasattr(outputs, "tolist") else outputs
+    if isinstance(outputs, (Mapping, list, tuple)):
+        parts = list(outputs.values() if isinstance(outputs, Mapping) else outputs)
+        return next((u for part in parts if (u := unusable_outputs(part))), None) if parts else "nothing in them"
+    return "NaN" if isinstance(outputs, float) and math.isnan(outputs) else None
+
+
 def shown(names: Sequence[str], most: int = 3) -> str:
     """The first few of ``names``, and how many more there are."""
     more = len(names) - most

@@ -14,7 +14,8 @@ from swift_core.testing.subject import Row, Subject
 _NEVER_RIGHT = {"an object": ["where", "another", {"type": "is expected"}]}
 _PUT = 1
 """Where the bad row stands: the first says which layout the rows have."""
-_PLACE = re.compile(r"\brow \d|:\d+: |\.jsonl\b")
+_PLACE = re.compile(rf"\brow {_PUT + 1}\b|:{_PUT + 1}: |\bgathered row \d")
+"""How a sentence says where the bad row is; rows that a task gathered have numbers of their own."""
 
 
 def bad_rows_are_named(subject: Subject) -> None:
@@ -61,7 +62,7 @@ def _try(subject: Subject, bad: Row, column: str, what: str, *, must_fail: bool)
             remedy=f"declare the column's type and `required`, or raise a ValueError in `encode` ({column})",
         )
     # An optional column may be wanted in all rows or in none, which is no fault of one row.
-    if column not in told or (must_fail and not _is_found(bad, told)):
+    if not any(_names(line, column, row=must_fail) for line in told.split("\n")):
         raise ConformanceError(
             expected=f"{what} refused with its number and the column '{column}'",
             found=told.split("\n")[0],
@@ -69,9 +70,14 @@ def _try(subject: Subject, bad: Row, column: str, what: str, *, must_fail: bool)
         )
 
 
-def _is_found(row: Row, told: str) -> bool:
-    """Whether a reader finds the row: by its number, or by a value that is quoted."""
-    return bool(_PLACE.search(told)) or any(repr(value) in told for value in row.values())
+def _names(told: str, column: str, *, row: bool) -> bool:
+    """Whether a sentence names the column, quoted or at a start, and if asked for the number of the row.
+
+    Elsewhere the name may be another word: the type of a column, say, in ``expected a text``.
+    """
+    name = re.escape(column)
+    named = re.search(rf"'{name}'|(^|: ){name}(?!\w)", told)
+    return bool(named) and (not row or bool(_PLACE.search(told)))
 
 
 def _told(subject: Subject, rows: list[Any]) -> str | Exception | None:
