@@ -61,8 +61,8 @@ def _try(subject: Subject, bad: Row, column: str, what: str, *, must_fail: bool)
             found="no fault told",
             remedy=f"declare the column's type and `required`, or raise a ValueError in `encode` ({column})",
         )
-    # An optional column may be wanted in all rows or in none, which is no fault of one row.
-    if not any(_names(line, column, row=must_fail) for line in told.split("\n")):
+    names = _names_row_and_column if must_fail else _mentions
+    if not any(names(line, column) for line in told.split("\n")):
         raise ConformanceError(
             expected=f"{what} refused with its number and the column '{column}'",
             found=told.split("\n")[0],
@@ -70,14 +70,18 @@ def _try(subject: Subject, bad: Row, column: str, what: str, *, must_fail: bool)
         )
 
 
-def _names(told: str, column: str, *, row: bool) -> bool:
-    """Whether a sentence names the column, quoted or at a start, and if asked for the number of the row.
+def _names_row_and_column(told: str, column: str) -> bool:
+    """Whether a sentence has the number of the row, and the column quoted or at a start.
 
     Elsewhere the name may be another word: the type of a column, say, in ``expected a text``.
     """
     name = re.escape(column)
-    named = re.search(rf"'{name}'|(^|: ){name}(?!\w)", told)
-    return bool(named) and (not row or bool(_PLACE.search(told)))
+    return bool(_PLACE.search(told) and re.search(rf"'{name}'|(^|: ){name}(?!\w)", told))
+
+
+def _mentions(told: str, column: str) -> bool:
+    """Enough for an optional column, which may be wanted in all rows or in none: no fault of one row."""
+    return bool(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", told))
 
 
 def _told(subject: Subject, rows: list[Any]) -> str | Exception | None:
