@@ -148,6 +148,8 @@ class TrainingArguments:
                 if n in WITHOUT_EFFECT and known[n].group == "trainer"
             }
         )
+        if check_fixed:
+            faults.update(_unused({**self._label_values, **given}, self.spec))
         if self.governance is not None:
             faults.update(self.governance.option_faults(given, known))
             faults.update(self.governance.fixed_faults(given) if check_fixed else {})
@@ -298,6 +300,15 @@ def _rebuilt(resolved: Resolved, given: dict[str, Any]) -> TrainingArguments:
     # What is changed inside of a run, such as leaving out the training data to evaluate, changes no rule.
     arguments._resolve(resolved, given, {}, check_fixed=False)
     return arguments
+
+
+def _unused(said: Mapping[str, Any], spec: TaskSpec) -> dict[str, str]:
+    """A fault for each option that the task says it has no use for."""
+    return {
+        name: f"{name}: has no effect here: task type '{spec.name}' does not use it; leave it out"
+        for name in said
+        if name in spec.unused_options
+    }
 
 
 def _require_name(task_type: Any) -> None:

@@ -168,7 +168,8 @@ def _made(
         raise faults.error(PluginError) from error
     if not isinstance(made, Mapping | LeftOut):
         raise PluginError(
-            f"{place}: {who}{encode} returned a {type(made).__name__}, expected a mapping of features to values"
+            f"{place}: {who}{encode} returned a {type(made).__name__}, expected a mapping of features to "
+            "values"
         )
     return made
 

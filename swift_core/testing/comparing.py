@@ -81,13 +81,15 @@ def different_outputs(before: Any, after: Any, tolerance: float) -> str | None:
 
 
 def unusable_outputs(outputs: Any) -> str | None:
-    """Why outputs say nothing about a model: ``None``, ``NaN``, or ``nothing`` in a list; None where they do."""
+    """What lets outputs say nothing of a model (None, NaN, an empty list); None where they do."""
     if outputs is None:
         return "None"
     outputs = outputs.tolist() if hasattr(outputs, "tolist") else outputs
     if isinstance(outputs, (Mapping, list, tuple)):
-        parts = list(outputs.values() if isinstance(outputs, Mapping) else outputs)
-        return next((u for part in parts if (u := unusable_outputs(part))), None) if parts else "nothing in them"
+        if not outputs:
+            return "nothing in them"
+        parts = outputs.values() if isinstance(outputs, Mapping) else outputs
+        return next((u for part in parts if (u := unusable_outputs(part))), None)
     return "NaN" if isinstance(outputs, float) and math.isnan(outputs) else None
 
 

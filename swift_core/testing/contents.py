@@ -45,7 +45,8 @@ def _inside(part: Any) -> dict[Any, Any] | None:
     held.update(getattr(part, "__dict__", {}))
     if held:
         return held
-    return None if part is None or type(part).__eq__ is not object.__eq__ else {"class": type(part)}
+    compares = any("__eq__" in vars(kind) for kind in type(part).__mro__[:-1])
+    return None if part is None or compares else {"class": type(part)}
 
 
 def _names(slots: Any) -> tuple[str, ...]:

@@ -80,7 +80,9 @@ class FakeDistribution(Distribution):
         (["swift-core>=not.a.version"], "0.1.0", False),
     ],
 )
-def test_the_window_is_read_as_pip_reads_it_but_for_what_comes_before_a_release(requires: list[str], installed: str, fits: bool) -> None:
+def test_the_window_is_read_as_pip_reads_it_but_for_what_comes_before_a_release(
+    requires: list[str], installed: str, fits: bool
+) -> None:
     assert (core_misfit(FakeDistribution(*requires), installed) is None) is fits
 
 

@@ -234,7 +234,9 @@ def test_what_encode_raises_names_row_file_and_package_and_is_the_cause(tmp_path
 
 @pytest.mark.parametrize("made", [None, ["ids"], 3])
 def test_what_is_no_mapping_of_features_is_told(tmp_path: Path, made: Any) -> None:
-    with pytest.raises(PluginError, match=r"^row 1 of train_dataset: Letters\.encode returned a (None|list|int)"):
+    with pytest.raises(
+        PluginError, match=r"^row 1 of train_dataset: Letters\.encode returned a (None|list|int)"
+    ):
         encode(texts("a"), Letters(lambda features: made), tmp_path)
 
 
