@@ -13,7 +13,7 @@ from swift_core.core_options import CORE_DEFAULTS, TRAINER_LIMITS, CoreOptions
 from swift_core.errors import PluginError, UserError, did_you_mean
 from swift_core.labels.applying import Applied, Resolved, resolve
 from swift_core.labels.finding import find_labels
-from swift_core.option_faults import WITHOUT_EFFECT, package_faults, value_faults
+from swift_core.option_faults import WITHOUT_EFFECT, package_faults, unused_faults, value_faults
 from swift_core.options import Option, find_faults, options_of
 from swift_core.registry import Claim, load_object, load_spec
 from swift_core.runfile import RunFile, parse_value, read_run_file
@@ -116,6 +116,8 @@ class TrainingArguments:
         self.sources = dict(places)
         known = known_options(self.claim)
         faults = value_faults(given, known, self.spec)
+        if check_fixed:
+            faults.update(unused_faults({**self._label_values, **given}, self.spec))
         if self.governance is not None:
             own = self.governance.own_values(given)
             faults.update(self.governance.in_its_name(value_faults(own, known, self.spec)))

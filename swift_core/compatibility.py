@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.metadata import Distribution
+from typing import TYPE_CHECKING
 
 from swift_core import __version__
+
+if TYPE_CHECKING:
+    from packaging.specifiers import Specifier
 
 CORE = "swift-core"
 
@@ -42,13 +46,28 @@ def core_misfit(distribution: Distribution | None, installed: str = __version__)
         specifier = Requirement(asked).specifier
     except InvalidRequirement:
         return f"its metadata asks for '{asked}', which is no requirement; install another release of it"
-    # Somebody who runs a release candidate wants the packages of the release.
-    if specifier.contains(installed, prereleases=True):
+    if all(_holds(bound, installed) for bound in specifier):
         return None
     return (
         f"it needs {CORE} {core_window(distribution)}, installed is {installed}; "
         "install a release of it, or of swift-core, that fits"
     )
+
+
+def _holds(bound: Specifier, installed: str) -> bool:
+    """Whether a bound takes a version; one that comes before a release counts as the release.
+
+    Somebody who runs 0.2.0rc1 or 0.2.0.dev1 tries the packages made for 0.2, which ``>=0.2`` would refuse by
+    PEP 440; those made for ``<0.2`` are refused, as by PEP 440. A bound that itself names a version before a
+    release means it.
+    """
+    from packaging.version import Version
+
+    version = Version(installed)
+    if version.is_prerelease and bound.operator != "===":
+        named = Version(bound.version.removesuffix(".*"))
+        version = version if named.is_prerelease else Version(version.base_version)
+    return bound.contains(version, prereleases=True)
 
 
 def _asked(distribution: Distribution | None) -> str | None:

@@ -51,6 +51,15 @@ def value_faults(values: Mapping[str, Any], known: Mapping[str, Option], spec: T
     return {name: faults[name] for name in values if name in faults}
 
 
+def unused_faults(values: Mapping[str, Any], spec: TaskSpec) -> dict[str, str]:
+    """A fault for each option that the task says it has no use for."""
+    return {
+        name: f"{name}: has no effect here: task type '{spec.name}' does not use it; leave it out"
+        for name in values
+        if name in spec.unused_options
+    }
+
+
 def package_faults(values: Mapping[str, Any], spec: TaskSpec) -> dict[str, str]:
     """Which values of the core's options no installed package knows: formats of exports, extensions."""
     from swift_core.exports import export_faults

@@ -10,11 +10,13 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from swift_core.data.all_faults import all_of, with_faults_of_sound_rows
 from swift_core.data.dataset import TaskData, load_data, split_off
-from swift_core.data.encoding import encode_data
+from swift_core.data.encoding import encode_data, try_to_encode
 from swift_core.data.layouts import load_function
 from swift_core.errors import UserError, did_you_mean, listed
 from swift_core.extensions import load_extensions
@@ -65,13 +67,14 @@ def prepare_task(
     collator = runtime.make_collator(args=args)
     train_source = args.core.dataset if train_dataset is None else train_dataset
     eval_source = args.core.eval_dataset if eval_dataset is None else eval_dataset
-    train = _load(train_source, "train", args) if train_source is not None else None
-    evaluation = _load(eval_source, "eval", args) if eval_source is not None else None
     if args.evaluates and (eval_source is not None or args.core.eval_split is not None):
         raise UserError(
             f"eval_dataset (or eval_split) and {listed(args.evaluating_options)} both name evaluation data: "
             "give one of them"
         )
+    # What learns from the data can't encode before all of it is read.
+    learns = check and train_source is not None and hasattr(collator, "fitted")
+    train, evaluation = _load_both(train_source, eval_source, args, None if learns else collator)
     if train is not None and evaluation is None and args.core.eval_split is not None:
         train, evaluation = split_off(
             train, args.core.eval_split, args.trainer.seed, args.spec.strata, args.spec.together
@@ -79,8 +82,8 @@ def prepare_task(
     if check and train is not None and hasattr(collator, "fitted"):
         collator = collator.fitted(train, evaluation, args)
     key = encoding_key(args, collator)
-    train = _encode(train, args, collator, key) if train is not None else None
-    evaluation = _encode(evaluation, args, collator, key) if evaluation is not None else None
+    encode = partial(_encode, args=args, collator=collator, key=key)
+    train, evaluation = all_of([partial(_if_any, encode, data) for data in (train, evaluation)])
     if train is not None:
         _check_loop(args, train, evaluation)
     if check and train is not None and hasattr(collator, "check"):
@@ -227,11 +230,41 @@ def _load(source: Any, name: str, args: TrainingArguments) -> TaskData:
     )
 
 
+def _load_both(
+    train: Any, evaluation: Any, args: TrainingArguments, collator: Collator | None
+) -> list[TaskData | None]:
+    """Read both data sets; with a ``collator``, rows that it refuses are told with those that are wrong."""
+
+    def load(source: Any, name: str) -> TaskData:
+        if collator is None or args.spec.gather is not None:
+            return _load(source, name, args)
+        read, look = partial(_load, source, name, args), partial(try_to_encode, collator=collator)
+        return with_faults_of_sound_rows(read, partial(look, owner=_owner(args)))
+
+    named = ((train, "train"), (evaluation, "eval"))
+    return all_of([partial(_if_any, partial(load, name=name), source) for source, name in named])
+
+
+def _if_any(make: Callable[[Any], TaskData], source: Any) -> TaskData | None:
+    return None if source is None else make(source)
+
+
+def _owner(args: TrainingArguments) -> str:
+    return f"package {args.claim.package} {args.claim.version}, task type '{args.spec.name}'"
+
+
 def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: str) -> TaskData:
     cache_dir = Path(args.core.cache_dir).expanduser() if args.core.cache_dir else None
     # One process fills the cache, the others read it.
     with args.trainer.main_process_first(desc="tokenising"):
-        return encode_data(data, collator, key=key, cache_dir=cache_dir, progress=args.shows_progress)
+        return encode_data(
+            data,
+            collator,
+            key=key,
+            cache_dir=cache_dir,
+            progress=args.shows_progress,
+            owner=_owner(args),
+        )
 
 
 def _source_around(definition: type | Callable[..., Any]) -> str:

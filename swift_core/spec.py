@@ -29,6 +29,22 @@ ColumnType = Literal[
 a list of at least one, stored as a list; ``label`` is a string or an integer, stored as a string; ``source``
 is not read but filled by the core: the number, from 0, of the input that the row came from."""
 
+BACKBONE_OPTIONS = (
+    "model_name_or_path",
+    "model_revision",
+    "model_dtype",
+    "attn_implementation",
+    "trust_remote_code",
+    "allow_pickle",
+    "use_lora",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+)
+"""Options of the core that do nothing where ``make_model`` builds a model of the task's own, without
+``load_backbone``: such a task says ``unused_options=BACKBONE_OPTIONS``."""
+
 TASK_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 
@@ -143,6 +159,8 @@ class TaskSpec:
         parent: name of a task type whose hooks are used where this task implements none.
         examples: a few rows that it can learn from, for `swift new --extends`; without them rows are made
             up from the types of the required columns.
+        unused_options: options of the core, or of the training loop, that this task has no use for: they are
+            refused where a run says them.
 
     Raises:
         ValueError: a field contradicts these rules; the message names it.
@@ -166,11 +184,14 @@ class TaskSpec:
     resources: ResourceProfile = field(default_factory=ResourceProfile)
     parent: str | None = None
     examples: tuple[Mapping[str, Any], ...] = ()
+    unused_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not TASK_NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r}: use lower-case words joined by '-', such as 'legal-ner'")
         self._check_paths()
+        if both := sorted({*self.unused_options} & self.defaults.keys()):
+            raise ValueError(f"unused_options: {', '.join(both)} can't have defaults too")
         for kind in ("columns", "layouts", "metrics", "exports"):
             names = [entry.name for entry in getattr(self, kind)]
             if len(set(names)) != len(names):

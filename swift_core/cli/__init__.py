@@ -143,7 +143,7 @@ def _add_new(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--package", help="name of the package (default: swift-NAME)")
     licenses = ("apache-2.0", "mit", "none")
     add("--license", choices=licenses, default=licenses[0], help=f"(default: {licenses[0]})")
-    add("--folder", help="where to write it, a folder that is new (default: the package's name)")
+    add("--folder", help="where to write it, a folder that is new or empty (default: the package's name)")
 
 
 def _plugin_commands() -> str | None:

@@ -119,9 +119,11 @@ def _label_faults(label: Label, found: Labels) -> list[str]:
         return [*faults, f"{place}: {error}"]
     if applied is not None:
         from swift_core.arguments import known_options
-        from swift_core.option_faults import value_faults
+        from swift_core.option_faults import unused_faults, value_faults
 
-        wrong = value_faults(applied.values, known_options(claim), load_spec(claim))
+        spec = load_spec(claim)
+        wrong = value_faults(applied.values, known_options(claim), spec)
+        wrong.update(unused_faults(applied.values, spec))
         own = applied.in_its_name(wrong)
         faults += [f"{applied.places.get(name, place)}: {fault}" for name, fault in own.items()]
     return faults

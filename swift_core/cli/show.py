@@ -146,8 +146,10 @@ def _options(claim: Claim, spec: TaskSpec, *, everything: bool) -> list[Option]:
         from swift_core.arguments import known_options
 
         found: Iterable[Option] = known_options(claim).values()
+        found = [option for option in found if option.name not in spec.unused_options]
         return sorted(found, key=lambda option: ("task", "core", "trainer").index(option.group))
-    return [*task_options(claim, spec).values(), *options_of(CoreOptions, "core").values()]
+    core = [o for o in options_of(CoreOptions, "core").values() if o.name not in spec.unused_options]
+    return [*task_options(claim, spec).values(), *core]
 
 
 def _as_json(claim: Claim, spec: TaskSpec, options: Iterable[Option]) -> dict[str, Any]:
@@ -178,6 +180,8 @@ def json_schema(spec: TaskSpec, options: dict[str, Option], label: Label | None 
     properties: dict[str, Any] = {"task_type": {"const": name, "description": summary}}
     defaults = {**spec.defaults, **(label.defaults if label is not None else {})}
     for option in options.values():
+        if option.name in spec.unused_options:
+            continue
         schema = option.schema
         schema["default"] = defaults.get(option.name, schema["default"])
         if label is not None and option.name in label.fixed:

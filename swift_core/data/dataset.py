@@ -15,6 +15,7 @@ import datasets
 from swift_core.data.checks import RowChecker
 from swift_core.data.faults import Faults
 from swift_core.data.gathering import gathered
+from swift_core.data.places import Places
 from swift_core.data.records import features_of, write_table
 from swift_core.data.rows import Input
 from swift_core.data.sources import Source, find_inputs
@@ -39,6 +40,7 @@ class TaskData:
         features: what the collator's ``encode`` made of each row; None before
             :func:`~swift_core.data.encoding.encode_data`.
         stats: lengths of the encoded rows, set together with ``features``.
+        places: where each row was found; None where the task made other rows of them.
         left_out: numbers, from 1, of the rows that the collator left out when it encoded them, by the reason
             that it gave; ``records`` and ``features`` are without them.
     """
@@ -51,6 +53,13 @@ class TaskData:
     features: datasets.Dataset | None = None
     stats: LengthStats | None = None
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    places: Places | None = field(default=None, repr=False, compare=False)
+
+    def place(self, row: int) -> str:
+        """What an error calls a row, counted from 0: ``train.jsonl:17``, or its number."""
+        if self.places is not None:
+            return self.places[row]
+        return f"{self.name} {'row' if self.gathered is None else 'gathered row'} {row + 1}"
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -81,7 +90,8 @@ def load_data(
         config: configuration of a hub data set.
 
     Raises:
-        UserError: the data can't be read or a row breaks a rule; the first 20 faults of all inputs.
+        RefusedRows: the data can't be read or a row breaks a rule; the first 20 faults of all inputs.
+        UserError: what ``dataset`` names is no data.
         PluginError: the task declares no columns, or what should gather its rows does not keep the contract.
     """
     if not spec.columns:
@@ -92,20 +102,36 @@ def load_data(
     features = features_of(spec.columns)
     table = write_table(reading.rows(inputs), features)
     reading.checker.end(name)
-    faults.raise_if_any()
     identity = [[source.sha256 for source in reading.sources], sorted(columns.items()), split]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     records = datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint)
-    return gathered(TaskData(name, records, tuple(reading.sources), fingerprint), spec)
+    data = TaskData(name, records, tuple(reading.sources), fingerprint, places=reading.places)
+    if faults.total:
+        raise RefusedRows(faults, data)
+    return gathered(data, spec)
+
+
+class RefusedRows(UserError):
+    """Faults of data, with the rows of it that have none.
+
+    Attributes:
+        sound: those rows.
+    """
+
+    def __init__(self, faults: Faults, sound: TaskData) -> None:
+        told = faults.error()
+        super().__init__(*told.faults, total=told.total)
+        self.sound = sound
 
 
 class _Reading:
-    """One pass over all inputs: yields good rows until the first fault, then only looks for more faults."""
+    """One pass over all inputs: yields the rows without a fault, and looks for the faults of the others."""
 
     def __init__(self, checker: RowChecker, faults: Faults, spec: TaskSpec) -> None:
         self.checker = checker
         self.faults = faults
         self.sources: list[Source] = []
+        self.places = Places()
         self._numbered = [column.name for column in spec.columns if column.type == "source"]
 
     def rows(self, inputs: list[Input]) -> Iterator[dict[str, Any]]:
@@ -114,9 +140,10 @@ class _Reading:
             faults_before, rows = self.faults.total, 0
             for where, row in entry.read(digest, self.faults):
                 rows += 1
-                own = entry.layout is not None
+                own, told = entry.layout is not None, self.faults.total
                 values = self.checker.check(where, row, untyped=entry.untyped, own_names=own)
-                if not self.faults.total:
+                if self.faults.total == told:
+                    self.places.add(where)
                     yield {**values, **dict.fromkeys(self._numbered, len(self.sources))}
             if not rows and self.faults.total == faults_before:
                 self.faults.add(f"{entry.name}: there are no rows in it")
@@ -206,4 +233,7 @@ def _in_strata(order: list[int], values: Sequence[Any], held: int) -> set[int]:
 def _part(data: TaskData, name: str, chosen: list[int], draw: str) -> TaskData:
     fingerprint = hashlib.sha256(f"{data.fingerprint} {draw} {name}".encode()).hexdigest()
     records = data.records.select(chosen, new_fingerprint=fingerprint)
-    return replace(data, name=name, records=records, fingerprint=fingerprint, features=None, stats=None)
+    places = data.places and data.places.select(chosen)
+    return replace(
+        data, name=name, records=records, fingerprint=fingerprint, features=None, stats=None, places=places
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +34,7 @@ _WHY = "swift: left out"
 
 
 def encode_data(
-    data: TaskData, collator: Collator, *, key: str, cache_dir: Path | None, progress: bool
+    data: TaskData, collator: Collator, *, key: str, cache_dir: Path | None, progress: bool, owner: str = ""
 ) -> TaskData:
     """Return ``data`` with ``features`` and ``stats``, from the cache when these rows were encoded before.
 
@@ -48,10 +49,12 @@ def encode_data(
         key: covers all that ``encode`` depends on beside the row: tokenizer, options, version of the task.
         cache_dir: folder of cached files; None for ``swift/tokens`` in the Hugging Face cache.
         progress: show a bar for a large data set when standard error is a terminal.
+        owner: package and task type that the collator is of, for errors.
 
     Raises:
         UserError: ``encode`` refused rows, the first 20 refusals; or it left out all of them.
-        PluginError: the features can't be stored, or lack ``length``.
+        PluginError: the features can't be stored, or lack ``length``; ``encode`` raised something else than
+            a ValueError, which is the cause.
     """
     if not len(data.records):
         raise UserError(f"{data.name}: there are no rows to encode")
@@ -61,10 +64,22 @@ def encode_data(
     table = read_cached(path, len(data.records))
     try:
         if table is None:
-            table = _keep(data, collator, path, progress)
+            table = _keep(data, collator, path, progress, owner)
     except pa.ArrowException as error:
         raise _unstorable(collator, error) from error
     return _with_features(data, table, name)
+
+
+def try_to_encode(data: TaskData, collator: Collator, owner: str = "") -> None:
+    """Encode ``data`` to look for faults, and keep nothing.
+
+    Raises:
+        UserError: as :func:`encode_data` does.
+    """
+    faults = Faults()
+    for row, record in enumerate(data.records):
+        _made(collator, record, data.place(row), owner, faults)
+    faults.raise_if_any()
 
 
 def _with_features(data: TaskData, table: Table, fingerprint: str) -> TaskData:
@@ -80,16 +95,17 @@ def _with_features(data: TaskData, table: Table, fingerprint: str) -> TaskData:
         kept = [place for place, why in enumerate(reasons) if why is None]
         table = InMemoryTable(table.table.take(pa.array(kept)))
         told = {why: tuple(numbers) for why, numbers in left_out.items()}
-        data = replace(data, records=data.records.select(kept), left_out=told)
+        places = data.places and data.places.select(kept)
+        data = replace(data, records=data.records.select(kept), left_out=told, places=places)
     features = datasets.Dataset(table, fingerprint=fingerprint)
     return replace(data, features=features, stats=measure_lengths(features))
 
 
-def _keep(data: TaskData, collator: Collator, path: Path, progress: bool) -> Table:
+def _keep(data: TaskData, collator: Collator, path: Path, progress: bool, owner: str) -> Table:
     """Encode into the cache, or into memory where the cache can't be written."""
     reason: object = "what was written can't be read back"
     try:
-        write_cached(_encoded(data, collator, progress), path)
+        write_cached(_encoded(data, collator, progress, owner), path)
         table = read_cached(path, len(data.records))
         if table is not None:
             return table
@@ -100,30 +116,25 @@ def _keep(data: TaskData, collator: Collator, path: Path, progress: bool) -> Tab
         "and the next run makes them again",
         file=sys.stderr,
     )
-    tables = list(_encoded(data, collator, progress))
+    tables = list(_encoded(data, collator, progress, owner))
     schema: pa.Schema | None = None
     for table in tables:
         schema = widened(schema, table.schema)
     return InMemoryTable(pa.concat_tables([table.cast(schema) for table in tables]))
 
 
-def _encoded(data: TaskData, collator: Collator, progress: bool) -> Iterator[pa.Table]:
+def _encoded(data: TaskData, collator: Collator, progress: bool, owner: str) -> Iterator[pa.Table]:
     """Yield the features of a thousand rows at a time; after a refused row only look for more of them."""
     faults = Faults()
     chunk: list[Mapping[str, Any] | LeftOut] = []
     names: list[str] = []
-    what = "row" if data.gathered is None else "gathered row"
-    for number, record in enumerate(_with_bar(data, progress), start=1):
-        try:
-            made = collator.encode(record)
-        except PluginError:
-            raise
-        except (UserError, ValueError) as error:
-            faults.add(f"{data.name} {what} {number}: {error}")
+    for row, record in enumerate(_with_bar(data, progress)):
+        made = _made(collator, record, data.place(row), owner, faults)
+        if made is None:
             continue
         if not isinstance(made, LeftOut):
             names = names or list(made)
-            _check_names(collator, names, made, number)
+            _check_names(collator, names, made, row + 1)
         chunk.append(made)
         if faults.total:
             chunk.clear()
@@ -136,6 +147,39 @@ def _encoded(data: TaskData, collator: Collator, progress: bool) -> Iterator[pa.
         raise _nothing_left(data, chunk)
     if chunk:
         yield _table(collator, names, chunk)
+
+
+def _made(
+    collator: Collator, record: Mapping[str, Any], place: str, owner: str, faults: Faults
+) -> Mapping[str, Any] | LeftOut | None:
+    """What ``encode`` makes of a row; None for a row that it refuses, which is a fault."""
+    encode = f"{type(collator).__qualname__}.encode"
+    who = f"{owner}: " if owner else ""
+    try:
+        made = collator.encode(record)
+    except (PluginError, MemoryError):
+        raise
+    except (UserError, ValueError) as error:
+        faults.add(f"{place}: {error}")
+        return None
+    except Exception as error:  # a mistake of the package, of which one is enough
+        raised = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        faults.add(f"{place}: {who}{encode} raised {raised} ({_line_of(error, collator)})", first=True)
+        raise faults.error(PluginError) from error
+    if not isinstance(made, Mapping | LeftOut):
+        raise PluginError(
+            f"{place}: {who}{encode} returned a {type(made).__name__}, expected a mapping of features to "
+            "values"
+        )
+    return made
+
+
+def _line_of(error: Exception, collator: Collator) -> str:
+    """The innermost line of the collator's own file that was running when ``error`` was raised."""
+    own = getattr(sys.modules.get(type(collator).__module__), "__file__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1])
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def _nothing_left(data: TaskData, rows: Iterable[Mapping[str, Any] | LeftOut]) -> UserError:

@@ -40,7 +40,10 @@ class Faults:
             UserError: there is a fault.
         """
         if self.total:
-            entries = [entry for listed in self._listed.values() for entry in listed]
-            ordered = sorted(entries, key=lambda entry: entry[0])
-            sentences = [sentence for _, sentence in ordered[:LISTED_FAULTS]]
-            raise UserError(*sentences, total=self.total)
+            raise self.error()
+
+    def error(self, kind: type[UserError] = UserError) -> UserError:
+        """What tells the first 20 faults, and the number of all."""
+        entries = [entry for listed in self._listed.values() for entry in listed]
+        ordered = sorted(entries, key=lambda entry: entry[0])
+        return kind(*(sentence for _, sentence in ordered[:LISTED_FAULTS]), total=self.total)

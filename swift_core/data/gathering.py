@@ -39,7 +39,7 @@ def gathered(data: TaskData, spec: TaskSpec) -> TaskData:
     if records is data.records:
         return replace(data, gathered=told)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {spec.gather}".encode()).hexdigest()
-    return replace(data, records=records, fingerprint=fingerprint, gathered=told)
+    return replace(data, records=records, fingerprint=fingerprint, gathered=told, places=None)
 
 
 def _fault(returned: object, records: datasets.Dataset) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def _say_what_next(
     what = "extension" if kind == "extension" else "task type"
     print(f"{target}: {len(written)} files of the package {names.package}, {what} {names.name}")
     print("Next:")
-    steps = [f"cd {target}", 'pip install -e ".[test]"']
+    here = target.expanduser().resolve() == Path.cwd()
+    steps = [*([] if here else [f"cd {shlex.quote(str(target))}"]), 'pip install -e ".[test]"']
     if parsed.extends:
         steps.append("python examples/tiny_model.py")
     steps += ["swift train examples/run.yaml"] if kind != "extension" else ["swift plugins"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import string
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from swift_core.errors import UserError
-from swift_core.runs.atomic import replaced_folder
-from swift_core.runs.stored import writing_told
+from swift_core.runs.atomic import TEMPORARY, replaced_folder
 
 _SUFFIX = ".tmpl"
 
@@ -35,17 +36,43 @@ def write_package(target: Path, templates: Sequence[str], values: Mapping[str, s
     Raises:
         UserError: something is there already, or the disk refuses.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target}: there is something already; remove it, or name another --folder")
+    place = target.expanduser().resolve()
     written = {}
     for name in templates:
         for path, text in _texts(files("swift_core.new") / "templates" / name, values["module"]):
             written[path] = _Template(text).substitute(values)
-    with writing_told(target), replaced_folder(target) as folder:
-        for path, text in written.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text, encoding="utf-8")
+    try:
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise UserError(f"{target}: there is something already; remove it, or name another --folder")
+        with _filled(place) if place.exists() else replaced_folder(place) as folder:
+            for path, text in written.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--folder: expected a folder that can be written to, found {target}: {error.strerror or error}; "
+            "name another, or change its permissions"
+        ) from error
     return sorted(written)
+
+
+@contextlib.contextmanager
+def _filled(place: Path) -> Iterator[Path]:
+    """A folder whose content comes into ``place``, which is empty and stays the folder that it is.
+
+    A shell may stand in it (``--folder .``), and would be left in a folder that is gone.
+    """
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=place) as name:
+        folder = Path(name)
+        yield folder
+        moved: list[Path] = []
+        try:
+            for entry in sorted(folder.iterdir()):
+                moved.append(entry.rename(place / entry.name))
+        except BaseException:
+            for entry in moved:
+                entry.rename(folder / entry.name)
+            raise
 
 
 def _texts(folder: Traversable, module: str, inside: str = "") -> Iterator[tuple[str, str]]:

@@ -48,9 +48,12 @@ def names_of(name: str, package: str | None, *, extension: bool) -> Names:
         UserError: all that is wrong with them.
     """
     group = EXTENSION_GROUP if extension else TASK_GROUP
+    named = package is not None
     package = f"swift-{name}" if package is None else package
     module = re.sub(r"[._-]+", "_", package).lower()
-    faults = [*_name_faults(name, group), *_package_faults(package, module)]
+    faults = _name_faults(name, group)
+    if named or not faults:  # what follows from a wrong name is not told twice
+        faults += _package_faults(package, module)
     if faults:
         raise UserError(*faults)
     return Names(name, package, module, "".join(word.capitalize() for word in name.split("-")), group)

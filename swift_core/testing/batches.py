@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from swift_core.flat.data import flat_batches_in
 from swift_core.flat.forward import FlatState, Rung, set_state, state_of, unwrapped
 from swift_core.modes import evaluating
 from swift_core.testing.comparing import close, shown
+from swift_core.testing.contents import contents_of, different_contents
 from swift_core.testing.gradients import ROWS, spread_rows
 from swift_core.testing.outcomes import ConformanceError, NotApplicable
 from swift_core.testing.subject import Subject, encoded, with_rows
@@ -28,10 +29,10 @@ def collator_works_in_workers(subject: Subject) -> None:
     features = encoded(prepared.train)
     chosen = [features[n] for n in spread_rows(prepared, ROWS)]
     collate = CountingCollator(prepared.collator)
-    expected = _tensors(collate(chosen))
+    expected = contents_of(collate(chosen))
     # After a first batch, so that what it has counted travels along.
     copy = _pickled(collate)
-    _compare(expected, _tensors(copy(chosen)), "a pickled copy")
+    _compare(expected, contents_of(copy(chosen)), "a pickled copy")
     with warnings.catch_warnings():
         # Python warns of forks in a process with threads, which DataLoader takes care of.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -42,7 +43,7 @@ def collator_works_in_workers(subject: Subject) -> None:
             collate_fn=collate,
         )
         for batch in loader:
-            _compare(expected, _tensors(batch), "a worker")
+            _compare(expected, contents_of(batch), "a worker")
 
 
 def _pickled(collate: CountingCollator) -> Any:
@@ -56,36 +57,14 @@ def _pickled(collate: CountingCollator) -> Any:
         ) from error
 
 
-def _compare(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], who: str) -> None:
-    wrong = [
-        name
-        for name in sorted(expected.keys() | found.keys())
-        if name not in found or name not in expected or not torch.equal(expected[name], found[name])
-    ]
+def _compare(expected: Mapping[str, Any], found: Mapping[str, Any], who: str) -> None:
+    wrong = different_contents(expected, found)
     if wrong:
         raise ConformanceError(
             expected="the same batch from the same rows",
             found=f"another one from {who}: {shown(wrong)}",
             remedy="let `__call__` depend on nothing but the rows and what the collator was built with",
         )
-
-
-def _tensors(part: Any, name: str = "batch") -> dict[str, torch.Tensor]:
-    """All tensors in a batch, by where they stand."""
-    return dict(_walk(part, name))
-
-
-def _walk(part: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(part, torch.Tensor):
-        yield name, part
-    elif isinstance(part, Mapping):
-        for key, value in part.items():
-            yield from _walk(value, f"{name}.{key}")
-    elif isinstance(part, (list, tuple)):
-        for number, value in enumerate(part):
-            yield from _walk(value, f"{name}.{number}")
-    elif hasattr(part, "__dataclass_fields__"):
-        yield from _walk(vars(part), name)
 
 
 def padded_and_flat_agree(subject: Subject) -> None:

@@ -80,6 +80,19 @@ def different_outputs(before: Any, after: Any, tolerance: float) -> str | None:
     return None if before == after else f"{before!r} and {after!r}"
 
 
+def unusable_outputs(outputs: Any) -> str | None:
+    """What lets outputs say nothing of a model (None, NaN, an empty list); None where they do."""
+    if outputs is None:
+        return "None"
+    outputs = outputs.tolist() if hasattr(outputs, "tolist") else outputs
+    if isinstance(outputs, (Mapping, list, tuple)):
+        if not outputs:
+            return "nothing in them"
+        parts = outputs.values() if isinstance(outputs, Mapping) else outputs
+        return next((u for part in parts if (u := unusable_outputs(part))), None)
+    return "NaN" if isinstance(outputs, float) and math.isnan(outputs) else None
+
+
 def shown(names: Sequence[str], most: int = 3) -> str:
     """The first few of ``names``, and how many more there are."""
     more = len(names) - most

@@ -71,7 +71,9 @@ class TaskConformance:
         return own._subject
 
     def _new_subject(self, folder: Path, options: Mapping[str, Any]) -> Subject:
-        reloads = type(self).reload_export is not TaskConformance.reload_export
+        own = type(self)
+        reloads = own.reload_export is not TaskConformance.reload_export
+        gives = own.outputs is not TaskConformance.outputs
         return Subject(
             task_type=self.task_type,
             rows=self.rows,
@@ -83,7 +85,7 @@ class TaskConformance:
             steps=self.steps,
             export_formats=self.export_formats,
             reload_export=self.reload_export if reloads else None,
-            outputs=self.outputs if reloads else None,
+            outputs=self.outputs if gives else None,
         )
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)

@@ -14,7 +14,8 @@ from swift_core.testing.subject import Row, Subject
 _NEVER_RIGHT = {"an object": ["where", "another", {"type": "is expected"}]}
 _PUT = 1
 """Where the bad row stands: the first says which layout the rows have."""
-_PLACE = re.compile(r"\brow \d|:\d+: |\.jsonl\b")
+_PLACE = re.compile(rf"\brow {_PUT + 1}\b|:{_PUT + 1}: |\bgathered row \d")
+"""How a sentence says where the bad row is; rows that a task gathered have numbers of their own."""
 
 
 def bad_rows_are_named(subject: Subject) -> None:
@@ -60,8 +61,8 @@ def _try(subject: Subject, bad: Row, column: str, what: str, *, must_fail: bool)
             found="no fault told",
             remedy=f"declare the column's type and `required`, or raise a ValueError in `encode` ({column})",
         )
-    # An optional column may be wanted in all rows or in none, which is no fault of one row.
-    if column not in told or (must_fail and not _is_found(bad, told)):
+    names = _names_row_and_column if must_fail else _mentions
+    if not any(names(line, column) for line in told.split("\n")):
         raise ConformanceError(
             expected=f"{what} refused with its number and the column '{column}'",
             found=told.split("\n")[0],
@@ -69,9 +70,18 @@ def _try(subject: Subject, bad: Row, column: str, what: str, *, must_fail: bool)
         )
 
 
-def _is_found(row: Row, told: str) -> bool:
-    """Whether a reader finds the row: by its number, or by a value that is quoted."""
-    return bool(_PLACE.search(told)) or any(repr(value) in told for value in row.values())
+def _names_row_and_column(told: str, column: str) -> bool:
+    """Whether a sentence has the number of the row, and the column quoted or at a start.
+
+    Elsewhere the name may be another word: the type of a column, say, in ``expected a text``.
+    """
+    name = re.escape(column)
+    return bool(_PLACE.search(told) and re.search(rf"'{name}'|(^|: ){name}(?!\w)", told))
+
+
+def _mentions(told: str, column: str) -> bool:
+    """Enough for an optional column, which may be wanted in all rows or in none: no fault of one row."""
+    return bool(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", told))
 
 
 def _told(subject: Subject, rows: list[Any]) -> str | Exception | None:

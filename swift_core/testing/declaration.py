@@ -83,6 +83,8 @@ def options_are_documented_and_typed(subject: Subject) -> None:
     required = _required(subject)
     faults = [f for o in own.values() for f in _option_faults(o, required=o.name in required)]
     faults += _silent(subject)
+    others = known_options(subject.claim).keys() - own.keys()
+    faults += [f"unused_options: no option '{n}'" for n in subject.spec.unused_options if n not in others]
     if faults:
         raise ConformanceError(
             expected="a help text, a type and a fitting default for each option, a meaning for the rest",

@@ -16,7 +16,7 @@ from swift_core.exports import export_faults
 from swift_core.modes import evaluating
 from swift_core.runs.atomic import sha256_of
 from swift_core.saving import check_reload
-from swift_core.testing.comparing import different_figures, different_outputs, shown
+from swift_core.testing.comparing import different_figures, different_outputs, shown, unusable_outputs
 from swift_core.testing.outcomes import ConformanceError, NotApplicable
 from swift_core.testing.processes import fresh_results
 from swift_core.testing.subject import Subject, run_of
@@ -119,19 +119,43 @@ def exports_exist(subject: Subject) -> None:
 def exports_give_the_same_outputs(subject: Subject) -> None:
     """Where the author says how to reload a format: what it gives is what the model gives."""
     if subject.reload_export is None or subject.outputs is None:
+        _one_of_two(subject)
         raise NotApplicable("the test says not how to reload: methods `reload_export` and `outputs`")
     trainer = subject.trained.trainer
     for name in _formats(subject):
         folder = _written(subject, name)
         with evaluating(trainer.network), torch.random.fork_rng():
             expected = subject.outputs(trainer.network, trainer.collator)
-        gap = different_outputs(expected, subject.reload_export(name, folder), _OUTPUTS)
+        reloaded = subject.reload_export(name, folder)
+        _say_something(expected, "outputs")
+        _say_something(reloaded, f"reload_export('{name}', ...)")
+        gap = different_outputs(expected, reloaded, _OUTPUTS)
         if gap is not None:
             raise ConformanceError(
                 expected=f"the reloaded format '{name}' to give the model's outputs",
                 found=gap,
                 remedy="let `export` reload what it wrote, and raise a SwiftError where it differs",
             )
+
+
+def _one_of_two(subject: Subject) -> None:
+    given = [name for name in ("reload_export", "outputs") if getattr(subject, name) is not None]
+    if given:
+        raise ConformanceError(
+            expected="both of `reload_export` and `outputs`, whose results are compared",
+            found=f"{given[0]} alone",
+            remedy="write the other one too, or neither",
+        )
+
+
+def _say_something(outputs: Any, what: str) -> None:
+    fault = unusable_outputs(outputs)
+    if fault is not None:
+        raise ConformanceError(
+            expected=f"outputs that can be compared (tensors, numbers, texts, or lists of them) from {what}",
+            found=fault,
+            remedy="return what the model gives for some rows, and rows for which that is defined",
+        )
 
 
 def _formats(subject: Subject) -> list[str]:

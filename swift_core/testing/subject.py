@@ -209,7 +209,9 @@ def with_rows(prepared: Preparation, chosen: Sequence[int]) -> Preparation:
     """The same preparation with some of the encoded training rows."""
     train = prepared.train
     features = encoded(train).select(list(chosen))
-    part = train and dataclasses.replace(train, records=train.records.select(list(chosen)), features=features)
+    part = train and dataclasses.replace(
+        train, records=train.records.select(list(chosen)), features=features, places=None
+    )
     return dataclasses.replace(prepared, train=part)
 
 

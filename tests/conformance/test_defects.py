@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +114,20 @@ def subject_of(install: Callable[..., Path], tmp_path: Path) -> Callable[..., Su
     return build
 
 
+@pytest.fixture(scope="module")
+def trained_toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """The toy as it is, trained once for several tests."""
+    with toy_package.toy_installed() as toy:
+        yield Subject(
+            task_type=toy,
+            rows=TOY_ROWS,
+            folder=tmp_path_factory.mktemp("trained"),
+            steps=2,
+            reload_export=exported_outputs,
+            outputs=lambda model, collator: logits_of(model),
+        )
+
+
 def logits_of(model: nn.Module) -> Any:
     return model(torch.arange(60), torch.arange(0, 60, 6))
 
@@ -151,6 +165,24 @@ def test_a_sound_model_agrees_with_itself_on_flat_rows(subject_of: Callable[...,
 def test_the_core_does_not_trust_a_model_that_leaks(subject_of: Callable[..., Subject]) -> None:
     with pytest.raises(NotApplicable, match="not run on flat rows"):
         BY_NAME[LEAK.check].run(subject_of(LEAK, hooks=FLAT))
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), [torch.tensor([1.0, float("nan")])], {}])
+def test_an_export_that_is_compared_with_nothing_is_told(
+    trained_toy: Subject, nothing: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = BY_NAME["exports_give_the_same_outputs"]
+    check.run(trained_toy)
+    monkeypatch.setattr(trained_toy, "reload_export", lambda format, folder: nothing)
+    with pytest.raises(ConformanceError, match=r"from reload_export\('json', \.\.\.\); found (N|nothing)"):
+        check.run(trained_toy)
+    # Both of them the same nothing is no agreement.
+    monkeypatch.setattr(trained_toy, "outputs", lambda model, collator: nothing)
+    with pytest.raises(ConformanceError, match="from outputs; found"):
+        check.run(trained_toy)
+    monkeypatch.setattr(trained_toy, "outputs", None)
+    with pytest.raises(ConformanceError, match="found reload_export alone; write the other one too"):
+        check.run(trained_toy)
 
 
 def documented(heading: str) -> list[list[str]]:

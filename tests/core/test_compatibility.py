@@ -49,7 +49,27 @@ class FakeDistribution(Distribution):
         (["torch", "swift-core ~= 0.1.3"], "0.1.2", False),
         (["swift-core<0.2"], "0.2.0rc1", False),
         (["swift-core>=0.1"], "0.2.0rc1", True),
+        (["swift-core>=0.1,<0.2"], "0.2.0rc1", False),
+        (["swift-core>=0.1,<0.2"], "0.2.0.dev1", False),
+        (["swift-core>=0.1,<0.2"], "0.1.5.dev3", True),
+        (["swift-core>=0.2"], "0.2.0rc1", True),
+        (["swift-core>=0.2"], "0.2.0.dev1", True),
+        (["swift-core>=0.2"], "0.2.0a1.dev4+g1a2b3c", True),
+        (["swift-core>=0.2"], "0.1.9.dev1", False),
+        (["swift-core~=0.2.0"], "0.2.0rc1", True),
+        (["swift-core==0.2.*"], "0.2.0.dev1", True),
+        (["swift-core==0.2.*"], "0.3.0.dev1", False),
+        (["swift-core>0.2"], "0.2.0rc1", False),
+        (["swift-core<=0.2"], "0.2.0rc1", True),
+        (["swift-core>=0.2.0rc2"], "0.2.0rc1", False),
+        (["swift-core>=0.2.0rc1,<0.4"], "0.2.0rc1", True),
+        (["swift-core<0.2.0rc2"], "0.2.0rc1", True),
+        (["swift-core==0.2.0rc1"], "0.2.0", False),
+        (["swift-core!=0.2.0rc1"], "0.2.0rc1", False),
+        (["swift-core===0.2.0"], "0.2.0rc1", False),
+        (["swift-core<0.2"], "0.1.0.post1", True),
         (["swift-core"], "9.0", True),
+        (["swift-core"], "9.0.dev1", True),
         (["torch>=2"], "9.0", True),
         ([], "9.0", True),
         (["swift-core-extras>=99"], "0.1.0", True),
@@ -60,7 +80,9 @@ class FakeDistribution(Distribution):
         (["swift-core>=not.a.version"], "0.1.0", False),
     ],
 )
-def test_the_window_is_read_as_pip_reads_it(requires: list[str], installed: str, fits: bool) -> None:
+def test_the_window_is_read_as_pip_reads_it_but_for_what_comes_before_a_release(
+    requires: list[str], installed: str, fits: bool
+) -> None:
     assert (core_misfit(FakeDistribution(*requires), installed) is None) is fits
 
 

@@ -195,9 +195,78 @@ def test_refused_rows_are_all_told_and_nothing_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         encode(texts("ok", "bad", "ok", "worse", *["bad"] * 30), collator, tmp_path)
     assert collator.calls == 34
-    assert caught.value.faults[:2] == ("train row 2: text: not a word", "train row 4: text: not even that")
+    assert caught.value.faults[:2] == (
+        "row 2 of train_dataset: text: not a word",
+        "row 4 of train_dataset: text: not even that",
+    )
     assert (len(caught.value.faults), caught.value.total) == (20, 32)
     assert list(tmp_path.iterdir()) == []
+
+
+def lines_of(text: str) -> int:
+    """Looks a word up that is not there."""
+    return {"a": 1}[text]
+
+
+def test_what_encode_raises_names_row_file_and_package_and_is_the_cause(tmp_path: Path) -> None:
+    class Careless(Letters):
+        def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:
+            if record["text"] == "bad":
+                raise ValueError("text: not a word")
+            lines_of(record["text"])
+            return super().encode(record)
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a"}\n\n{"text": "bad"}\n{"text": "gone"}\n{"text": "bad"}\n')
+    data = load_data(str(rows), name="train", spec=SPEC, columns={}, split="train", config=None)
+    with pytest.raises(PluginError) as caught:
+        encode_data(data, Careless(), key="k", cache_dir=tmp_path, progress=False, owner="package acme 1.0")
+    line = lines_of.__code__.co_firstlineno + 2
+    own = Path(__file__).name
+    assert caught.value.faults == (
+        f"{rows}:4: package acme 1.0: "
+        "test_what_encode_raises_names_row_file_and_package_and_is_the_cause.<locals>.Careless.encode "
+        f"raised KeyError: 'gone' ({own}:{line})",
+        f"{rows}:3: text: not a word",
+    )
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("made", [None, ["ids"], 3])
+def test_what_is_no_mapping_of_features_is_told(tmp_path: Path, made: Any) -> None:
+    with pytest.raises(
+        PluginError, match=r"^row 1 of train_dataset: Letters\.encode returned a (None|list|int)"
+    ):
+        encode(texts("a"), Letters(lambda features: made), tmp_path)
+
+
+def test_a_file_that_encode_misses_is_no_fault_of_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(features: dict[str, Any]) -> dict[str, Any]:
+        raise FileNotFoundError(2, "No such file or directory", "image.png")
+
+    with pytest.raises(PluginError, match=r"Letters\.encode raised FileNotFoundError: .*image\.png"):
+        encode(texts("a"), Letters(change), tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_rows_that_were_held_out_are_named_as_in_their_file(tmp_path: Path) -> None:
+    class Strict(Letters):
+        def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:
+            raise ValueError(f"text: {record['text']}")
+
+    rows = tmp_path / "rows.csv"
+    rows.write_text('text\n"1\n"\n2\n3\n4\n5\n')
+    data = load_data(str(rows), name="train", spec=SPEC, columns={}, split="train", config=None)
+    for part in split_off(data, 0.4, seed=1):
+        with pytest.raises(UserError) as caught:
+            encode(part, Strict(), tmp_path)
+        wanted = [str(text).strip() for text in part.records["text"]]
+        # The first row of the file takes two lines.
+        lines = {"1": 2, "2": 4, "3": 5, "4": 6, "5": 7}
+        found = [fault.partition(": text: ")[0] for fault in caught.value.faults]
+        assert found == [f"{rows}:{lines[text]}" for text in wanted]
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_person_sees_once_what_was_done(tmp_path: Path) -> None:
 def test_a_row_that_can_not_be_encoded_is_counted_among_the_gathered(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train gathered row 2: words: expected three letters"):
         encoded(load(["ant", "ape", "bee", "b"]), tmp_path)
-    with pytest.raises(UserError, match=r"train row 2: words: expected three letters"):
+    with pytest.raises(UserError, match=r"row 2 of train_dataset: words: expected three letters"):
         encoded(load(["ant", "b"]), tmp_path)
 
 

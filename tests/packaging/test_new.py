@@ -133,6 +133,11 @@ def test_the_files_that_people_look_for_are_there(written: Path) -> None:
     ("arguments", "told"),
     [
         (["Legal", "--kind", "extension"], "NAME: expected lower-case words joined by '-'"),
+        (["a_b", "--kind", "extension"], "found 'a_b'\n"),
+        (["a", "--kind", "extension", "--package", "../x"], "found '../x'"),
+        (["a", "--kind", "extension", "--package", "x\ny"], "found 'x\\ny'"),
+        (["a", "--kind", "extension", "--package", "über"], "found 'über'"),
+        (["a", "--kind", "extension", "--package", "class"], "the module 'class', which Python can't import"),
         (["dpo", "--kind", "extension", "--package", "1"], "the module '1', which Python can't import"),
         (["dpo", "--kind", "token-classification"], "NAME: 'dpo' belongs to swift-dpo"),
         (["a", "--kind", "extension", "--package", "json"], "a module 'json' can be imported already"),
@@ -169,7 +174,49 @@ def test_a_folder_that_holds_something_is_left_alone(
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_is_filled_and_stays_the_folder_that_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat().st_ino
+    assert main(["new", "a-b", "--kind", "extension", "--folder", "."]) == 0
+    assert "cd " not in capsys.readouterr().out
+    assert tmp_path.stat().st_ino == before
+    names = {path.name for path in Path().iterdir()}
+    assert {"pyproject.toml", "swift_a_b", "tests", "README.md"} <= names
+    assert not [name for name in names if name.startswith(".tmp-")]
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("file", "file: there is something already; remove it, or name another --folder"),
+        ("file/x", "--folder: expected a folder that can be written to, found file/x: "),
+        ("shut/x", "--folder: expected a folder that can be written to, found shut/x: Permission denied"),
+        ("shut", "--folder: expected a folder that can be written to, found shut: Permission denied"),
+    ],
+)
+def test_a_folder_that_can_t_be_is_told(
+    folder: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "shut").mkdir(mode=0o555)
+    if folder.startswith("shut") and os.access(tmp_path / "shut", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    assert main(["new", "a-b", "--kind", "extension", "--folder", folder]) == 2
+    assert told in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "shut"]
+
+
+@pytest.mark.parametrize("folder", [".", "new"])
+def test_a_write_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     real: Callable[..., int] = Path.write_text
 
@@ -179,7 +226,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         return real(path, *rest, **named)
 
     monkeypatch.setattr(Path, "write_text", fails)
-    assert main(["new", "a-b", "--kind", "extension"]) != 0
+    assert main(["new", "a-b", "--kind", "extension", "--folder", folder]) != 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -69,7 +69,9 @@ def test_rare_labels_weigh_more_when_rows_are_drawn(bert: Path, make_args: Make)
 
 def test_an_unknown_label_of_evaluation_data_is_told_with_the_labels(bert: Path, make_args: Make) -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
-    with pytest.raises(UserError, match=r"row 2: label: expected one of the 2 labels x, y.*found 'z'"):
+    with pytest.raises(
+        UserError, match=r"row 2 of eval_dataset: label: expected one of the 2 labels x, y.*found 'z'"
+    ):
         prepare_task(make_args(bert), rows, [*rows[:1], {"text": "c", "label": "z"}])
 
 

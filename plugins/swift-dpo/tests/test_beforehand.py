@@ -96,7 +96,10 @@ def test_a_constraint_that_fails_is_told_by_row(
     args = make_args(causal, "cpo", constraint_weight=1, violation_function=f"{tmp_path}/rule.py:score")
     found = faults(args, pairs)
     assert len(found) == len(pairs)
-    assert found[0].startswith("train row 1: violation_function: ") and "failed (KeyError:" in found[0]
+    assert (
+        found[0].startswith("row 1 of train_dataset: violation_function: ")
+        and "failed (KeyError:" in found[0]
+    )
 
 
 def test_a_prompt_alone_is_enough_for_a_loss_that_compares_with_no_other(
