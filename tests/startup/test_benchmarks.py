@@ -7,7 +7,6 @@ import os
 import random
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,15 @@ import transformers
 from benchmarks.measure import peak_of
 from benchmarks.startup import write_packages
 from benchmarks.workload import distinct_batches, read_rows, repeated, with_lengths
+from swift_core.testing.forks import run_forked
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("river", "stone", "cloud", "lamp", "horse", "bread", "window", "paper", "salt", "engine")
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return run_forked("-m", "benchmarks", *arguments, folder=ROOT, environment=environment, timeout=300)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from swift_core.flat import flat_batch
+from swift_core.testing.forks import run_forked
 from swift_embedding.encoding import TextEncoder, embed
 
 
@@ -164,7 +163,6 @@ def test_embed_makes_no_cache_and_goes_through_wrappers(
 
 
 WORKER = """
-import sys
 import numpy as np
 import torch
 from torch import distributed
@@ -174,7 +172,6 @@ from swift_embedding.encoding import TextEncoder
 class Tokenizer:
     pad_token_id = 0
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.manual_seed(0)
 torch.set_num_threads(1)
 model = BertModel(BertConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
@@ -188,13 +185,13 @@ rows = [[1 + (n * 7 + i) % 49 for i in range(n)] for n in (4, 12, 3, 6, 5, 1, 4,
 alone = TextEncoder(**options, share_batches=False).encode_token_ids(rows)
 count = len(calls)
 assert count == 4, count  # of lengths [12], [10], [6, 5], [4, 4, 3, 1]
-distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+distributed.init_process_group("gloo")
 shared = TextEncoder(**options).encode_token_ids(rows)
 assert len(calls) - count == 2, calls
 np.testing.assert_allclose(shared, alone, rtol=0, atol=1e-6)
 one = TextEncoder(**options).encode_token_ids(rows[:1])  # fewer batches than processes
 np.testing.assert_allclose(one, alone[:1], rtol=0, atol=1e-6)
-if rank == 0:  # an export: the other process waits
+if distributed.get_rank() == 0:  # an export: the other process waits
     TextEncoder(**options, share_batches=False).encode_token_ids(rows)
 distributed.barrier()
 distributed.destroy_process_group()
@@ -203,15 +200,6 @@ distributed.destroy_process_group()
 
 @pytest.mark.timeout(180)
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=150)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    (tmp_path / "job.py").write_text(WORKER)
+    done = run_forked("job.py", folder=tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr
