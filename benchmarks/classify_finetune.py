@@ -35,6 +35,7 @@ class ClassRecipe:
         max_length: longest text in tokens.
         prompt: put before every text.
         lora_rank: None to train all weights.
+        pooling: which vectors the head of Swift reads; None: those that the class of transformers reads.
     """
 
     epochs: float
@@ -45,6 +46,7 @@ class ClassRecipe:
     max_length: int
     prompt: str
     lora_rank: int | None
+    pooling: str | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def train_swift(
         "sequence-classification",
         **_options(recipe, seed, folder),
         **lora,
+        **({} if recipe.pooling is None else {"pooling_method": recipe.pooling}),
         model_name_or_path=str(model),
         max_length=recipe.max_length,
         cache_dir=str(folder / "cache"),
