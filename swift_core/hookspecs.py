@@ -72,6 +72,26 @@ class LeftOut:
     why: str
 
 
+class Companion(Protocol):
+    """What goes along with the model in training, such as a second one that follows it.
+
+    It is kept in the checkpoints of a run, and restored where the run goes on from one.
+    """
+
+    def step_taken(self, step: int) -> None:
+        """Optimizer step ``step`` (from 1) is done. Called on all processes, before evaluation and saving."""
+
+    def save(self, folder: Path) -> None:
+        """Write into ``folder``, a checkpoint that holds the model; called where checkpoints are written."""
+
+    def restore(self, folder: Path) -> None:
+        """Be as it was when it wrote into ``folder``; called on all processes, before the first step.
+
+        Raises:
+            swift_core.errors.UserError: the folder does not hold it.
+        """
+
+
 class Collator(Protocol):
     """What ``make_collator`` returns. It is pickled to DataLoader workers.
 
@@ -82,7 +102,8 @@ class Collator(Protocol):
     training data as a whole and at files that options of the task name, and ``check_evaluation(data)``
     at evaluation data (``encoding_parts()`` names in a text what else the encoding of a row depends on, for
     the cache of tokens); all raise a ``UserError`` when they can't be used. ``before_training(model, train,
-    evaluation)`` is called on all processes, once the model is settled and before its first step.
+    evaluation)`` is called on all processes, once the model is settled and before its first step, and then
+    ``companion(model)``, which returns a :class:`Companion` or None.
     """
 
     def encode(self, record: Mapping[str, Any]) -> Mapping[str, Any] | LeftOut:

@@ -19,6 +19,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from swift_core.arguments import TrainingArguments
 from swift_core.batching import CountingCollator, share_of_loss
+from swift_core.companions import CompanionCallback
 from swift_core.console import ConsoleCallback, Throughput
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults, write_export
@@ -104,6 +105,7 @@ class SwiftTrainer(transformers.Trainer):
         self.throughput = Throughput()
         self.cost_of_padding: float | None = None
         self._figures = LossFigures()
+        self._companion = CompanionCallback()
         if run is None and self.train_data is not None:
             check_sharing(args)
         use_one_gpu_per_process(args.trainer)
@@ -131,7 +133,13 @@ class SwiftTrainer(transformers.Trainer):
                 # Only says that there is something to evaluate; evaluate() below looks at the data.
                 eval_dataset=() if self._has_evaluation else None,
                 processing_class=CollatorFiles(self.collator),  # type: ignore[arg-type]
-                callbacks=[*callbacks, *early_stopping(args), self.throughput, ConsoleCallback(self)],
+                callbacks=[
+                    *callbacks,
+                    *early_stopping(args),
+                    self._companion,
+                    self.throughput,
+                    ConsoleCallback(self),
+                ],
             )
         except ValueError as error:
             raise UserError(" ".join(str(error).split())) from error
@@ -166,6 +174,7 @@ class SwiftTrainer(transformers.Trainer):
             raise UserError("train_dataset: expected training data (or the option dataset), found none")
         checkpoint = checkpoint_to_resume(self.options, resume_from_checkpoint)
         self._settle_batches()
+        self._companion.begin(self.collator, self.network, checkpoint)
         # What happened since the trainer was built (an evaluation, another run) must not show in this one.
         transformers.set_seed(self.args.seed)
         with self.recorded(checkpoint), fastest_float32_matmul(self.args.device):
@@ -433,6 +442,8 @@ class SwiftTrainer(transformers.Trainer):
         if _internal_call:
             place = Path(output_dir) if output_dir else self._folder
             super().save_model(str(place), _internal_call=True)
+            if self.args.should_save:
+                self._companion.save(place)
             return place
         if output_dir is not None:
             refuse_to_replace(Path(output_dir))

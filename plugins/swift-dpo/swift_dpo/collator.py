@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
     from swift_dpo.questions import Render
+    from swift_dpo.refreshing import MovingReference
 
 # Shape legend: B rows, A answers of all of them, P pairs of answers, T tokens of answers that count.
 
@@ -303,6 +304,13 @@ class PreferenceCollator:
             data.features for data in (train, evaluation) if data is not None and data.features is not None
         ]
         memory_of(model).reference.fill(model, parts, self)
+
+    def companion(self, model: nn.Module) -> MovingReference | None:
+        """What moves the reference, where the run wants that."""
+        from swift_dpo.model import memory_of
+        from swift_dpo.refreshing import moving_reference
+
+        return moving_reference(memory_of(model).reference, model)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer with its chat template."""

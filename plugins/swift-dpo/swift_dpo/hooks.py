@@ -25,6 +25,7 @@ from swift_dpo.requirements import (
     kto_faults,
     orpo_column_faults,
     simpo_column_faults,
+    sync_faults,
 )
 from swift_dpo.scoring import answer_scores
 
@@ -69,7 +70,7 @@ class PreferenceTask:
     @hookimpl
     def make_collator(self, args: TrainingArguments) -> PreferenceCollator:
         """Tokenizer and chat template, lengths, pairs."""
-        faults = [*self.faults(args.task, args.given), *format_faults(args)]
+        faults = [*self.faults(args.task, args.given), *sync_faults(args), *format_faults(args)]
         if faults:
             raise UserError(*faults)
         pairs: collating.Kind = "likelihood" if args.task.needs_token_counts else "pairs"
@@ -85,12 +86,12 @@ class PreferenceTask:
     def compute_loss(self, model: nn.Module, batch: Mapping[str, Any], args: TrainingArguments) -> LossOutput:
         """The task's objective, on figures of whole answers under policy and reference."""
         memory = memory_of(model)
-        # First, so that what both hold in memory is never there at the same time.
-        known = memory.reference.logps(model, batch) if self.compares else None
-        found = answer_scores(model, batch, confidence=getattr(args.task, "needs_confidence", False))
-        answers = replace(found, reference=known)
         # What a saved model is checked by must not hang on what came before.
         trains = torch.is_grad_enabled()
+        # First, so that what both hold in memory is never there at the same time.
+        known = memory.reference.logps(model, batch, at_start=not trains) if self.compares else None
+        found = answer_scores(model, batch, confidence=getattr(args.task, "needs_confidence", False))
+        answers = replace(found, reference=known)
         if self.remembers:
             running = memory.running if trains else None
             output = self.objective(answers, batch, args.task, running=running)

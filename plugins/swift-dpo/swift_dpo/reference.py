@@ -35,17 +35,26 @@ class Reference:
     Args:
         args: the run's; its model is what was given at step 0.
         load: builds a model from arguments.
+
+    Attributes:
+        adapter_off: the policy without its adapter is the reference; there is no second model.
+        sync_steps: after each so many steps it is moved towards the policy; None: never.
+        mixup_alpha: how far.
+        moved: its weights are no longer those of step 0 (see :mod:`swift_dpo.refreshing`).
     """
 
     def __init__(self, args: TrainingArguments, load: Any) -> None:
         other = getattr(args.task, "reference", None)
         name, revision = (other, None) if other else args.initial_model
         self._args = args.with_merged_model(name, revision)
-        self._mode = getattr(args.task, "reference_cache", "off")
+        self.sync_steps: int | None = getattr(args.task, "reference_sync_steps", None)
+        self.mixup_alpha: float = getattr(args.task, "reference_mixup_alpha", 1.0)
+        self._mode = "off" if self.sync_steps else getattr(args.task, "reference_cache", "off")
         self._load = load
         # What lies below a new adapter is the model as it was given.
         fresh = args.core.use_lora and not is_adapter(resolve_model(self._args))
         self.adapter_off = fresh and other is None
+        self.moved = False
         self._model: nn.Module | None = None
         self._cache: ReferenceCache | None = None
 
@@ -68,13 +77,17 @@ class Reference:
         return cache_folder(core.cache_dir, folders, precision)
 
     @torch.no_grad()
-    def logps(self, policy: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    def logps(self, policy: nn.Module, batch: Mapping[str, Any], *, at_start: bool = False) -> Tensor:
         """[A] float32: the sum of weight x log p(token) over the tokens of each answer.
 
         Args:
             policy: the model in training, whose weights below the adapter are the reference's.
             batch: as the collator makes it, on the policy's device.
+            at_start: under the reference of step 0, wherever it has moved to.
         """
+        if at_start and self.moved:
+            with self.borrowed(policy) as model:
+                return answer_scores(model, batch).logps
         keys = batch["keys"].tolist()
         known = None if self._mode == "off" else self.cached.find(keys)
         if _any_process(known is None, policy, self.adapter_off):
@@ -97,16 +110,28 @@ class Reference:
             with without_adapter(adapted(inner)), evaluating(inner), self.autocast(inner):
                 yield inner
             return
-        device = next(inner.parameters()).device
-        if self._model is None:
-            self._model = self._load(self._args).eval().requires_grad_(False).to(device)
-            run_alike(self._model, policy)
         with self.autocast(inner):
-            yield self._model
+            yield self.second_model(policy)
+
+    def second_model(self, policy: nn.Module) -> nn.Module:
+        """The model beside the policy, on its device; loaded when it is not there yet."""
+        if self._model is None:
+            self._model = self._loaded(policy)
+        return self._model
+
+    def _loaded(self, policy: nn.Module) -> nn.Module:
+        device = next(policy.parameters()).device
+        model: nn.Module = self._load(self._args).eval().requires_grad_(False).to(device)
+        run_alike(model, policy)
+        return model
 
     @contextmanager
     def borrowed(self, policy: nn.Module) -> Iterator[nn.Module]:
-        """The same for once: what was loaded for it is let go of afterwards."""
+        """The reference of step 0 for once: what was loaded for it is let go of afterwards."""
+        if self.moved:
+            with self.autocast(policy):
+                yield self._loaded(policy)
+            return
         loaded = self._model is not None
         with self.opened(policy) as model:
             yield model

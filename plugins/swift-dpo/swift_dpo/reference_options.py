@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from swift_core.spec import option
 
@@ -31,5 +33,15 @@ class ReferenceOptions(PolicyOptions):
     reference_cache: CacheMode = option(
         "lazy",
         help="Keep the reference's log-probabilities on disk for later epochs and runs: lazy: as they come "
-        "up; ahead: all before the first step, after which no reference is in memory; off: never.",
+        "up; ahead: all before the first step, after which no reference is in memory; off: never, as always "
+        "with reference_sync_steps.",
+    )
+    reference_sync_steps: Annotated[int, Ge(1)] | None = option(
+        None,
+        help="TR-DPO: move the reference towards the policy after each so many steps; not with use_lora. "
+        "Default: it stays as it was.",
+    )
+    reference_mixup_alpha: Annotated[float, Gt(0), Le(1)] = option(
+        0.6,
+        help="Share of the policy in the weights of the moved reference (reference_sync_steps); 1: a copy.",
     )

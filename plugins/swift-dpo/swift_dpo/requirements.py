@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from swift_core.errors import listed
 from swift_dpo.options import CpoOptions, DpoOptions, KtoOptions, OrpoOptions, SimpoOptions
+
+if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
 
 _OF_DIFFERENCES = frozenset({"beta", "f_divergence", "f_alpha", "ld_alpha", "wpo", "dynamic_beta"})
 _OF_ANSWERS = frozenset({"beta", "ld_alpha", "wpo", "dynamic_beta"})
@@ -121,6 +125,36 @@ def cpo_faults(options: CpoOptions, given: Collection[str]) -> list[str]:
 def kto_faults(options: KtoOptions, given: Collection[str]) -> list[str]:
     """The same for ``kto``."""
     return list(option_faults((options.loss,), KTO_USES, given))
+
+
+def sync_faults(args: TrainingArguments) -> list[str]:
+    """Why the reference can't be moved by ``reference_sync_steps``, of any task type."""
+    if getattr(args.task, "reference_sync_steps", None) is None:
+        alone = args.says("reference_mixup_alpha")
+        return (
+            ["reference_mixup_alpha: has no effect without reference_sync_steps; set it, or leave this out"]
+            if alone
+            else []
+        )
+    faults = []
+    if args.core.use_lora:
+        faults.append(
+            "reference_sync_steps: moves a second model in memory, and with use_lora the reference is the "
+            "model under the adapter; set use_lora to false, or leave reference_sync_steps out"
+        )
+    if args.says("reference_cache") and args.task.reference_cache != "off":
+        faults.append(
+            f"reference_cache: {args.task.reference_cache} keeps what a reference says that never changes, "
+            "and reference_sync_steps changes it; set reference_cache to off or leave it out, or leave "
+            "reference_sync_steps out"
+        )
+    faults += [
+        f"reference_sync_steps: {option} spreads the weights of the policy over processes, and those of the "
+        "reference are whole; leave one of the two out"
+        for option in ("fsdp", "deepspeed")
+        if getattr(args.trainer, option)
+    ]
+    return faults
 
 
 def dpo_column_faults(options: DpoOptions, columns: Collection[str]) -> list[str]:
