@@ -61,7 +61,8 @@ def embed(
     vectors = segment_vectors(
         model,
         batch,
-        lambda hidden, part: pool_segments(hidden, part, method, skip),
+        # Of tokens that no method but this one reads, the core leaves out what it can.
+        method if method != "mean" else lambda hidden, part: pool_segments(hidden, part, "mean", skip),
         cache_tokens=cache_tokens,
     )
     vectors = vectors[:, :dimensions]
