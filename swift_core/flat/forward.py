@@ -130,9 +130,10 @@ def run_rung(
     ids, positions, types = (None if row is None else row.unsqueeze(0) for row in tokens)
     more = _accepted(base, {"use_cache": False, "token_type_ids": types, "logits_to_keep": asked})
     how = _attention(rung, base, batch) | ({} if shard is None else {"shard": shard})
-    tail = state_of(base).tail if rung is Rung.FLAT and shard is None else None
-    with narrowed(model, base, tail, batch.num_tokens, picked) as call:
-        output = call(input_ids=ids, position_ids=positions, **how, **more)
+    # A copy for each batch would be compiled for each batch.
+    whole = rung is not Rung.FLAT or shard is not None or torch.compiler.is_compiling()
+    call = narrowed(model, base, None if whole else state_of(base).tail, batch.num_tokens, picked)
+    output = call(input_ids=ids, position_ids=positions, **how, **more)
     found = _output(output)[0]  # [N, D], or [P, V] of a model that has picked itself
     found = found if asked is None or "logits_to_keep" in more else found[asked]
     return found if shard is None else shard.whole(found, places)

@@ -6,8 +6,7 @@ comes after it works on each token alone: for tokens that nobody reads it is wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -78,10 +77,9 @@ def _is_plain(module: Any) -> bool:
     return isinstance(module, nn.Module) and not hasattr(module, "experts")
 
 
-@contextmanager
 def narrowed(
     model: nn.Module, base: nn.Module, tail: Tail | None, num_tokens: int, picked: Tensor | None
-) -> Iterator[nn.Module]:
+) -> Callable[..., Any]:
     """What to call instead of ``model`` for the outputs of ``picked`` alone; others come out as rubbish.
 
     It shares the weights, and ``model`` stays as it is: two threads may be in it, and what computes the layer
@@ -90,28 +88,37 @@ def narrowed(
     Args:
         model: perhaps wrapped by DDP or peft; within other wrappers nothing is narrowed.
         base: the part of it that runs on flat rows.
-        tail: of ``base``.
+        tail: of ``base``; None to narrow nothing.
         num_tokens: N.
-        picked: [P'] places in the flat row, some perhaps more than once.
+        picked: [P'] places in the flat row, some perhaps more than once; None for all.
     """
-    wraps = None
-    if tail is not None and picked is not None and len(picked) <= _MOST * num_tokens:
-        wraps = _names(model, base)
-    if tail is None or picked is None or wraps is None or not _is_open(base):
-        yield model
-        return
+    if tail is None or picked is None or len(picked) > _MOST * num_tokens or not _is_open(base):
+        return model
+    wraps = _names(model, base)
+    if wraps is None:
+        return model
     # A place that came twice would get its gradient twice.
-    tail_of = _Tail(torch.unique(picked), num_tokens, tail)
-    if not isinstance(model, DistributedDataParallel):
-        yield _replaced(model, (*wraps, *tail.layer), tail_of.layer)
-        return
-    # DDP keeps account of its passes on itself, so that no copy will do; it serves one thread anyhow.
-    inside = model.module
-    model._modules["module"] = _replaced(inside, (*wraps[1:], *tail.layer), tail_of.layer)
-    try:
-        yield model
-    finally:
-        model._modules["module"] = inside
+    last = _Last(torch.unique(picked), num_tokens, tail)
+    if isinstance(model, DistributedDataParallel):
+        return _InsideDDP(model, _replaced(model.module, (*wraps[1:], *tail.layer), last.layer))
+    twin: nn.Module = _replaced(model, (*wraps, *tail.layer), last.layer)
+    return twin
+
+
+@dataclass(frozen=True, eq=False)
+class _InsideDDP:
+    """DDP around another model, for one call: it keeps account of its passes itself, so that no copy will do."""
+
+    outside: DistributedDataParallel
+    twin: nn.Module
+
+    def __call__(self, **inputs: Any) -> Any:
+        children = self.outside._modules
+        model, children["module"] = children["module"], self.twin
+        try:
+            return self.outside(**inputs)
+        finally:
+            children["module"] = model
 
 
 def _names(model: nn.Module, base: nn.Module) -> tuple[str, ...] | None:
@@ -150,7 +157,7 @@ def _replaced(module: Any, names: Sequence[str], make: Callable[[Any], Any]) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class _Tail:
+class _Last:
     rows: Tensor
     num_tokens: int
     tail: Tail
