@@ -107,7 +107,7 @@ def narrowed(
 
 @dataclass(frozen=True, eq=False)
 class _InsideDDP:
-    """DDP around another model, for one call: it keeps account of its passes itself, so that no copy will do."""
+    """DDP around another model for one call. It keeps account of its passes itself: no copy would do."""
 
     outside: DistributedDataParallel
     twin: nn.Module

@@ -231,3 +231,15 @@ def test_dropout_and_autocast_work_on_few_tokens(build: Any, rows: list[list[int
     first, second = (segment_vectors(model, batch, "cls") for _ in range(2))
     assert not torch.allclose(first, second, atol=1e-2)
     assert counts == [len(rows), batch.num_tokens, len(rows), len(rows)]
+
+
+def test_what_is_compiled_meets_no_copies(
+    build: Any, rows: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = build("bert"), flat_batch(rows)
+    settle(model, batch)
+    counts = seen(model, "bert")
+    # Compiling a model takes minutes; a copy for each batch would be compiled until the compiler gives up.
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    segment_vectors(model, batch, "cls")
+    assert counts == [batch.num_tokens]
