@@ -61,7 +61,7 @@ def embed(
     vectors = segment_vectors(
         model,
         batch,
-        # Of tokens that no method but this one reads, the core leaves out what it can.
+        # By its name the core knows a method that reads one token, and computes less.
         method if method != "mean" else lambda hidden, part: pool_segments(hidden, part, "mean", skip),
         cache_tokens=cache_tokens,
     )
