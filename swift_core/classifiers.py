@@ -76,9 +76,7 @@ class FlatClassifier:
     def flat_vectors(self, flat: FlatBatch) -> Tensor:
         """[K, D] what the head reads."""
         method = self.pooling_method or "mean"
-        return segment_vectors(
-            self.flat_part, flat, lambda hidden, batch: pool_segments(hidden, batch, method)
-        )
+        return segment_vectors(self.flat_part, flat, method)
 
     def flat_logits(self, vectors: Tensor) -> Tensor:
         """Logits [S, C] of pooled vectors [S, D], in the type of the head: float32."""

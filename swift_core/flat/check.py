@@ -21,12 +21,14 @@ from swift_core.flat.forward import (
     state_of,
     unwrapped,
 )
+from swift_core.flat.narrow import Tail, find_tail
 from swift_core.flat.processes import inside_ddp
 from swift_core.modes import evaluating
 
 _MOST_TOKENS = 4096
 _LONGEST = 1024
 """A check is to be cheap: rows are left out, and longer ones are cut, beyond these."""
+_TAIL_TOKENS = 512
 _FEWEST = 3
 _TOLERANCE = {torch.float32: 5e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Relative difference of the tokens' vectors: the largest in float32, a quarter of it in half precision."""
@@ -60,7 +62,8 @@ def settle(model: nn.Module, batch: FlatBatch) -> FlatState:
             if fault is None:
                 break
             reasons.append(f"{rung.value}: {fault}")
-    settled = replace(state, rung=rung, knows_parents=batch.has_parents, reason="; ".join(reasons))
+        tail = _tail(inner, state, batch) if rung is Rung.FLAT else None
+    settled = replace(state, rung=rung, knows_parents=batch.has_parents, reason="; ".join(reasons), tail=tail)
     set_state(model, settled)
     return settled
 
@@ -125,17 +128,32 @@ def _use(base: Any, attention: str | None) -> None:
         base.set_attn_implementation(attention)
 
 
-def _fault(rung: Rung, model: nn.Module, batch: FlatBatch, expected: Tensor) -> str | None:
+def _fault(
+    rung: Rung, model: nn.Module, batch: FlatBatch, expected: Tensor, picked: Tensor | None = None
+) -> str | None:
     if rung is Rung.PADDING:
         return None
     try:
-        found = run_rung(rung, model, batch)
+        found = run_rung(rung, model, batch, picked)
     except Exception as error:  # whatever a family's code makes of a row that it does not expect
         return " ".join(f"{error}".split())[:120] or type(error).__name__
     difference = relative_difference(found, expected)
     if difference <= _TOLERANCE[_precision(expected)]:
         return None
     return f"its outputs differ by {difference:.1e} from those with padding"
+
+
+def _tail(model: nn.Module, state: FlatState, batch: FlatBatch) -> Tail | None:
+    """The tail of a model on the flat row, when what is read of it is the same with it and without."""
+    tail = find_tail(unwrapped(model))
+    if tail is None:
+        return None
+    sample = sample_of(batch, most_tokens=_TAIL_TOKENS)
+    picked = torch.unique(torch.cat([sample.first, sample.last]))[::2]
+    expected = run_rung(Rung.FLAT, model, sample)[picked]
+    set_state(model, replace(state, tail=tail))
+    fault = _fault(Rung.FLAT, model, sample, expected, picked)
+    return tail if fault is None else None
 
 
 def _precision(output: Tensor) -> torch.dtype:
@@ -164,7 +182,7 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
     return largest if _precision(expected) == torch.float32 else max(mean, largest / 4)
 
 
-def sample_of(batch: FlatBatch) -> FlatBatch:
+def sample_of(batch: FlatBatch, most_tokens: int = _MOST_TOKENS) -> FlatBatch:
     """Rows of ``batch`` of all lengths, few and short enough for a check."""
     ids, parents, types = batch.rows()
     by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
@@ -176,7 +194,7 @@ def sample_of(batch: FlatBatch) -> FlatBatch:
         parent = parents[row]
         new = [r for r in ([row] if parent is None else [parent, row]) if r not in chosen]
         size = sum(min(len(ids[r]), _LONGEST) for r in new)
-        if chosen and tokens + size > _MOST_TOKENS:
+        if chosen and tokens + size > most_tokens:
             continue
         chosen.update(dict.fromkeys(new))
         tokens += size

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from swift_core.batching import pad_batch
 from swift_core.flat.attention import NotFlatError
 from swift_core.flat.batch import FlatBatch
+from swift_core.flat.narrow import Tail, narrowed
 from swift_core.flat.processes import callers, even_pieces, joined
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class FlatState:
         offset: what is added to a position before it is looked up.
         reason: why no better rung was taken.
         group: the processes that share its flat rows while it trains; None where each has its own.
+        tail: what of its last layer is computed for the tokens alone that are read; None for nothing.
     """
 
     rung: Rung | None = None
@@ -59,6 +61,7 @@ class FlatState:
     offset: int = 0
     reason: str = ""
     group: SequenceGroup | None = None
+    tail: Tail | None = None
 
     @property
     def told(self) -> str:
@@ -111,6 +114,7 @@ def run_rung(
     """Run ``model`` on ``batch`` as ``rung`` says; see :func:`swift_core.flat.forward_flat`.
 
     With ``shard``, on the flat row only, this process runs its tokens of the row and gets the outputs of all.
+    Without, the last layer is computed, as far as can be, for the tokens picked alone.
     """
     if rung is Rung.SUB_BATCHES:
         return _padded(model, batch, picked, split=True)
@@ -126,7 +130,10 @@ def run_rung(
     ids, positions, types = (None if row is None else row.unsqueeze(0) for row in tokens)
     more = _accepted(base, {"use_cache": False, "token_type_ids": types, "logits_to_keep": asked})
     how = _attention(rung, base, batch) | ({} if shard is None else {"shard": shard})
-    output = model(input_ids=ids, position_ids=positions, **how, **more)
+    # A copy for each batch would be compiled for each batch.
+    whole = rung is not Rung.FLAT or shard is not None or torch.compiler.is_compiling()
+    call = narrowed(model, base, None if whole else state_of(base).tail, batch.num_tokens, picked)
+    output = call(input_ids=ids, position_ids=positions, **how, **more)
     found = _output(output)[0]  # [N, D], or [P, V] of a model that has picked itself
     found = found if asked is None or "logits_to_keep" in more else found[asked]
     return found if shard is None else shard.whole(found, places)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from swift_core.flat.processes import (
 from swift_core.flat.sequence import shard_of
 
 PoolingMethod = Literal["cls", "mean", "lasttoken"]
+Pool: TypeAlias = Callable[[Tensor, FlatBatch], Tensor]
 
 # Shape legend: S rows, N tokens of the flat row, D dimensions, P picked tokens, V vocabulary.
 
@@ -38,8 +39,8 @@ def forward_flat(model: nn.Module, batch: FlatBatch, *, picked: Tensor | None = 
     Args:
         model: one of transformers', perhaps wrapped by peft, DDP, FSDP or torch.compile.
         batch: what :func:`swift_core.flat.flat_batch` made, on the model's device.
-        picked: [P] tokens of the flat row whose outputs are wanted; only they meet the vocabulary of a
-            language-model head.
+        picked: [P] tokens of the flat row whose outputs are wanted; only they meet what comes after attention
+            in the last layer, and the vocabulary of a language-model head.
 
     Returns:
         ``last_hidden_state`` of every token, [N, D], or of those picked, [P, D]; of a model with a head its
@@ -91,7 +92,7 @@ def pool_segments(hidden: Tensor, batch: FlatBatch, method: PoolingMethod, skip:
 def segment_vectors(
     model: nn.Module,
     batch: FlatBatch,
-    pool: Callable[[Tensor, FlatBatch], Tensor],
+    pool: PoolingMethod | Pool,
     *,
     cache_tokens: int | None = None,
 ) -> Tensor:
@@ -105,14 +106,16 @@ def segment_vectors(
     Args:
         model: see :func:`forward_flat`.
         batch: S rows.
-        pool: makes [S, D] of token vectors [N, D] and their batch, in the order of its rows.
+        pool: a method of :func:`pool_segments`, or what makes [S, D] of token vectors [N, D] and their batch,
+            in the order of its rows. With ``cls`` and ``lasttoken`` no more of the last layer is computed
+            than these tokens need.
         cache_tokens: about how many tokens are held in memory; None for all at the same time.
 
     Returns:
         [S, D] in the order of the rows.
     """
     if cache_tokens is None or (batch.num_tokens <= cache_tokens and not is_sharded(model)):
-        return pool(forward_flat(model, batch), batch)
+        return _pooled(model, batch, pool)
     chunks, rows = chunks_of(batch, cache_tokens)
     chunks, extra = even_pieces(chunks, model)
     parts = [_checkpointed(call, chunk, pool) for call, chunk in zip(callers(model), chunks, strict=False)]
@@ -142,7 +145,14 @@ def chunks_of(batch: FlatBatch, tokens: int) -> tuple[list[FlatBatch], list[int]
     return chunks, [row for cut in cuts for row in cut]
 
 
-def _checkpointed(model: nn.Module, chunk: FlatBatch, pool: Callable[[Tensor, FlatBatch], Tensor]) -> Tensor:
+def _pooled(model: nn.Module, batch: FlatBatch, pool: PoolingMethod | Pool) -> Tensor:
+    if pool in ("cls", "lasttoken"):
+        return forward_flat(model, batch, picked=batch.first if pool == "cls" else batch.last)
+    hidden = forward_flat(model, batch)
+    return pool(hidden, batch) if callable(pool) else pool_segments(hidden, batch, pool)
+
+
+def _checkpointed(model: nn.Module, chunk: FlatBatch, pool: PoolingMethod | Pool) -> Tensor:
     """Vectors of a chunk without what their gradient needs, which is computed again in the backward pass."""
     again = False
 
@@ -151,7 +161,7 @@ def _checkpointed(model: nn.Module, chunk: FlatBatch, pool: Callable[[Tensor, Fl
         # DDP prepares for a backward pass in its forward pass and must not do so in the middle of one.
         call = inside_ddp(model) if again else model
         again = True
-        return pool(forward_flat(call, chunk), chunk)
+        return _pooled(call, chunk, pool)
 
     # The argument says on which device the random numbers of dropout must be the same again.
     ids = chunk.input_ids

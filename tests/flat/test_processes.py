@@ -13,22 +13,22 @@ SCRIPT = """
 import os, sys, warnings
 warnings.filterwarnings("ignore")
 sys.path.insert(0, sys.argv[1])
-wrap, cache_tokens, family = sys.argv[2], int(sys.argv[3]) or None, sys.argv[4]
+wrap, cache_tokens, family, method = sys.argv[2], int(sys.argv[3]) or None, *sys.argv[4:]
 import torch
 from torch import distributed
 from torch.distributed.nn.functional import all_gather
 from benchmarks import families
 from swift_core.flat import flat_batch, pool_segments, segment_vectors, settle, state_of
 
-def mean(hidden, batch):
-    return pool_segments(hidden, batch, "mean")
+def pool(hidden, batch):
+    return pool_segments(hidden, batch, method)
 
 def loss_of(vectors):
     return -(vectors @ vectors.T).log_softmax(-1).diagonal().mean()
 
 rows = [row * 2 for row in families.rows()[:40]]
 joint = families.build(family)
-loss_of(segment_vectors(joint, flat_batch(rows), mean)).backward()
+loss_of(segment_vectors(joint, flat_batch(rows), pool)).backward()
 
 distributed.init_process_group("gloo")
 rank = distributed.get_rank()
@@ -45,15 +45,20 @@ else:
     for layer in getattr(model, "layers", None) or model.encoder.layer:
         fully_shard(layer)
     wrapped = fully_shard(model)
+seen = []
+if family == "bert":
+    last = model.encoder.layer[-1].intermediate
+    last.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
 for _ in range(2):  # the second step is the first with DDP's final buckets
     wrapped.zero_grad()
     part = flat_batch(rows[:8] if rank == 0 else rows[8:])
-    own = segment_vectors(wrapped, part, mean, cache_tokens=cache_tokens)
+    own = segment_vectors(wrapped, part, method, cache_tokens=cache_tokens)
     # Uneven shares: padded for the collective, which hands gradients back to where the vectors came from.
     parts = all_gather(torch.cat([own, own.new_zeros(32 - len(own), own.shape[1])]).contiguous())
     vectors = torch.cat([parts[0][:8], parts[1][:32]])
     # Each process has the whole loss, and both sum up its gradient: averaging takes the 2 away again.
     loss_of(vectors).backward()
+assert not seen or "compiled" in wrap or (max(seen) <= len(part)) == (method != "mean")
 assert state_of(wrapped).rung.name == {"bert": "FLAT", "stablelm": "SUB_BATCHES"}[family]
 for (name, mine), theirs in zip(model.named_parameters(), joint.parameters()):
     if theirs.grad is None:
@@ -70,20 +75,22 @@ os._exit(0)  # gloo's threads may still be busy, and end a process that takes it
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ("wrap", "family", "cache_tokens"),
+    ("wrap", "family", "cache_tokens", "method"),
     [
         # bert runs flat, stablelm by sub-batches. Compiling takes long: only twice.
-        *itertools.product(["ddp", "fsdp2"], ["bert", "stablelm"], [0, 100]),
-        ("compiled ddp", "bert", 0),
-        ("compiled ddp", "stablelm", 100),
+        *itertools.product(["ddp", "fsdp2"], ["bert", "stablelm"], [0, 100], ["mean"]),
+        ("compiled ddp", "bert", 0, "mean"),
+        ("compiled ddp", "stablelm", 100, "mean"),
+        # The last layer on few tokens.
+        *itertools.product(["ddp", "fsdp2"], ["bert"], [0, 100], ["lasttoken"]),
     ],
 )
 def test_gradients_equal_those_of_one_process(
-    tmp_path: Path, on_processes: Callable[..., str], wrap: str, family: str, cache_tokens: int
+    tmp_path: Path, on_processes: Callable[..., str], wrap: str, family: str, cache_tokens: int, method: str
 ) -> None:
     script = tmp_path / "job.py"
     script.write_text(SCRIPT)
-    told = on_processes(2, tmp_path, str(script), str(ROOT), wrap, str(cache_tokens), family)
+    told = on_processes(2, tmp_path, str(script), str(ROOT), wrap, str(cache_tokens), family, method)
     assert told.count("equal") == 2
 
 

@@ -54,7 +54,7 @@ class FlatPolicy:
             targets: [T] the token that follows each.
             confidence: also give that.
         """
-        hidden = forward_flat(self.flat_part, flat)[predictors]  # [T, D]
+        hidden = forward_flat(self.flat_part, flat, picked=predictors)  # [T, D]
         return self.scores_of_vectors(hidden, targets, confidence)._asdict()
 
     def scores_of_vectors(self, hidden: Tensor, targets: Tensor, confidence: bool) -> TokenScores:

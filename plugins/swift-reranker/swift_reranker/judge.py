@@ -52,10 +52,7 @@ class FlatJudge:
         """Scores [S, 1] of ``flat``, or what the class of transformers does with its own arguments."""
         if flat is None:
             return super().forward(input_ids, *args, **kwargs)  # type: ignore[misc]
-        vectors = segment_vectors(
-            self.flat_part, flat, lambda hidden, batch: pool_segments(hidden, batch, "lasttoken")
-        )
-        return self.flat_scores(vectors)
+        return self.flat_scores(segment_vectors(self.flat_part, flat, "lasttoken"))
 
     def flat_scores(self, vectors: Tensor) -> Tensor:
         """logit(true) - logit(false), [S, 1] in float32, of vectors [S, D]."""
