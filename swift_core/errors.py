@@ -7,7 +7,7 @@ data or a plugin, 130 interrupted.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 
 class SwiftError(Exception):
@@ -31,24 +31,6 @@ class UserError(SwiftError):
         hidden = self.total - len(faults)
         lines = [*faults, f"... and {hidden:,} more like these"] if hidden > 0 else list(faults)
         super().__init__("\n".join(lines))
-
-
-def check_all(*checks: Callable[[], object]) -> None:
-    """Run all ``checks``, even where one fails.
-
-    Raises:
-        UserError: the faults of all of them.
-    """
-    faults: list[str] = []
-    total = 0
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            faults += error.faults
-            total += error.total
-    if faults:
-        raise UserError(*faults, total=total)
 
 
 class PluginError(UserError):

@@ -1,4 +1,4 @@
-"""Faults of several data sets, and of several looks at one, told at the same time."""
+"""Faults of several data sets, of several looks at one, or of other checks, told at the same time."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def fork_context() -> ForkServerContext:
     return context
 
 
-def wait_for_all(processes: Sequence[ForkServerProcess], timeout: float) -> bool:
+def wait_for_all(processes: Sequence[ForkServerProcess], timeout: float) -> None:
     """Wait until all processes have ended well, or one has not: kill the others then, they would wait for it.
 
     Args:
@@ -44,8 +44,7 @@ def wait_for_all(processes: Sequence[ForkServerProcess], timeout: float) -> bool
         while running := [process for process in processes if process.exitcode is None]:
             wait([process.sentinel for process in running], max(0.0, end - time.monotonic()))
             if any(process.exitcode for process in processes) or time.monotonic() > end:
-                return False
-        return not any(process.exitcode for process in processes)
+                return
     finally:
         for process in processes:
             if process.exitcode is None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import distributed, nn
 
-from swift_core.errors import SwiftError, check_all
+from swift_core.data.all_faults import all_of
+from swift_core.errors import SwiftError
 from swift_core.flat.processes import is_sharded, rank_and_world
 from swift_core.hookspecs import Evaluation
 from swift_dpo.elo import elo_gain
@@ -195,7 +196,7 @@ def check_arena(args: TrainingArguments, write: Callable[[list[Question]], Any] 
     Raises:
         UserError: see :func:`make_arena`; all faults at once.
     """
-    check_all(partial(check_judge, args), partial(_check_prompts, args, write))
+    all_of([partial(check_judge, args), partial(_check_prompts, args, write)])
 
 
 def _check_prompts(args: TrainingArguments, write: Callable[[list[Question]], Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from swift_core.errors import UserError, check_all
+from swift_core.data.all_faults import all_of
+from swift_core.errors import UserError
 from swift_core.model_folders import load_config, position_limit
 from swift_core.models import load_tokenizer
 
@@ -30,7 +31,7 @@ def check_beforehand(args: TrainingArguments, collator: PreferenceCollator, *, e
         UserError: reference, judge or prompts can't be used; all faults at once.
     """
     of_evaluations = partial(_check_arena, args, collator) if evaluates else partial(_refuse_useless, args)
-    check_all(partial(_check_reference, args, collator.tokenizer), of_evaluations)
+    all_of([partial(_check_reference, args, collator.tokenizer), of_evaluations])
 
 
 def _check_arena(args: TrainingArguments, collator: PreferenceCollator) -> None:
