@@ -6,10 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from swift_core import TrainingArguments
 
@@ -92,3 +99,34 @@ def make_args(tmp_path: Path) -> Make:
         return TrainingArguments(task_type, model_name_or_path=str(model), **{**defaults, **options})
 
     return make
+
+
+@pytest.fixture
+def train_trl(causal: Path, pairs: list[dict[str, Any]], tmp_path: Path) -> Callable[..., Any]:
+    """Train the same model on the same pairs by TRL."""
+    # Most tests need no TRL, whose import takes seconds.
+    from trl import DPOConfig, DPOTrainer
+
+    def train(reference: Any = None, **options: Any) -> Any:
+        trainer = DPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(causal),
+            ref_model=reference,
+            args=DPOConfig(
+                output_dir=str(tmp_path / "trl"),
+                report_to="none",
+                save_strategy="no",
+                disable_tqdm=True,
+                use_cpu=True,
+                bf16=False,
+                logging_steps=1,
+                gradient_checkpointing=False,
+                dataloader_pin_memory=False,
+                **options,
+            ),
+            train_dataset=datasets.Dataset.from_list(pairs),
+            processing_class=AutoTokenizer.from_pretrained(causal),
+        )
+        trainer.train()
+        return trainer
+
+    return train

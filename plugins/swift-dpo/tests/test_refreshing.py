@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
-from trl import DPOConfig, DPOTrainer
 
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.errors import UserError
@@ -57,31 +55,12 @@ def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) ->
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers renamed
 @pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
-def test_the_curve_is_trls(causal, pairs, make_args, tmp_path, optim):
+def test_the_curve_is_trls(causal, pairs, make_args, train_trl, optim):
     rate = 0.01 if optim == "sgd" else 2e-3
     shared = {**EXACT, "max_steps": 5, "optim": optim, "learning_rate": rate}
     ours = trained(make_args, causal, pairs, **shared, reference_sync_steps=2)
-    theirs = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(causal),
-        ref_model=AutoModelForCausalLM.from_pretrained(causal),
-        args=DPOConfig(
-            output_dir=str(tmp_path / "trl"),
-            sync_ref_model=True,
-            ref_model_sync_steps=2,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=True,
-            bf16=False,
-            logging_steps=1,
-            gradient_checkpointing=False,
-            dataloader_pin_memory=False,
-            **shared,
-        ),
-        train_dataset=datasets.Dataset.from_list(pairs),
-        processing_class=AutoTokenizer.from_pretrained(causal),
-    )
-    theirs.train()
+    reference = AutoModelForCausalLM.from_pretrained(causal)
+    theirs = train_trl(reference, sync_ref_model=True, ref_model_sync_steps=2, **shared)
     # Four decimals are what the library keeps of a logged loss.
     assert losses_of(ours) == pytest.approx(losses_of(theirs), abs=2e-4)
     still = trained(make_args, causal, pairs, **shared)

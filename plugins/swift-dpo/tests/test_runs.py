@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer
 
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.runner import evaluate_run, train_run
@@ -64,28 +62,10 @@ def trained(make_args: Make, model: Path, rows: Rows, task_type: str = "dpo", **
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers renamed
 @pytest.mark.parametrize("loss", ["sigmoid", "apo_zero"])
-def test_the_curve_is_trls(causal, pairs, make_args, tmp_path, loss):
+def test_the_curve_is_trls(causal, pairs, make_args, train_trl, loss):
     shared = {**EXACT, "max_steps": 5, "per_device_train_batch_size": 3, "learning_rate": 0.01}
     ours = trained(make_args, causal, pairs, loss=loss, **shared)
-    theirs = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(causal),
-        args=DPOConfig(
-            output_dir=str(tmp_path / "trl"),
-            loss_type=[loss],
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=True,
-            bf16=False,
-            logging_steps=1,
-            gradient_checkpointing=False,
-            dataloader_pin_memory=False,
-            **shared,
-        ),
-        train_dataset=datasets.Dataset.from_list(pairs),
-        processing_class=AutoTokenizer.from_pretrained(causal),
-    )
-    theirs.train()
+    theirs = train_trl(loss_type=[loss], **shared)
     # Four decimals are what the library keeps of a logged loss.
     assert losses_of(ours) == pytest.approx(losses_of(theirs), abs=2e-4)
     assert losses_of(ours)[-1] < losses_of(ours)[0] - 0.05
