@@ -52,5 +52,9 @@ class ArenaOptions:
     judge_api_key_file: str | None = option(
         None, help="File that holds the endpoint's API key and nothing else."
     )
-    judge_timeout_seconds: Annotated[float, Gt(0)] = option(60.0, help="Longest wait for one reply of it.")
-    judge_concurrency: Annotated[int, Gt(0)] = option(8, help="Requests to the endpoint at once.")
+    judge_timeout_seconds: Annotated[float, Gt(0)] | None = option(
+        None, help="Longest wait for one reply of the endpoint. Default: 60."
+    )
+    judge_concurrency: Annotated[int, Gt(0)] | None = option(
+        None, help="Requests to the endpoint at once. Default: 8."
+    )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from swift_dpo.collator import PreferenceCollator
 
 _OF_PAIRS = ("margin", "pair_weight")
-_OF_ANSWERS = ("tokens", "scores", "violations")
+_OF_ANSWERS = ("tokens", "scores")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _score(
         found = answer_scores(model, batch, confidence=confidence)
     values = {field.name: getattr(found, field.name) for field in fields(found)}
     values["reference"] = reference.logps(model, batch) if compares else None
-    wanted = (*_OF_PAIRS, *_OF_ANSWERS, "better", "worse", "unrelated")
+    wanted = (*_OF_PAIRS, *_OF_ANSWERS, "violations", "better", "worse", "unrelated")
     cpu = {name: None if (value := batch[name]) is None else value.cpu() for name in wanted}
     cpu["num_items"] = batch["num_items"]
     answers = Answers(**{name: None if value is None else value.cpu() for name, value in values.items()})
@@ -108,6 +108,8 @@ def _joined(parts: Sequence[Scored]) -> Scored:
 
     answers = {f.name: of_answers(partial(_figure, name=f.name)) for f in fields(Answers)}
     batch: dict[str, Any] = {name: of_answers(partial(_column, name=name)) for name in _OF_ANSWERS}
+    constrained = any(part.batch["violations"] is not None for part in parts)
+    batch["violations"] = of_answers(_violations) if constrained else None
     for name in _OF_PAIRS:
         batch[name] = torch.cat([part.batch[name] for part in parts])
     for name in ("better", "worse"):
@@ -127,6 +129,12 @@ def _figure(part: Scored, name: str) -> Tensor | None:
 def _column(part: Scored, name: str) -> Tensor | None:
     found: Tensor | None = part.batch[name]
     return found
+
+
+def _violations(part: Scored) -> Tensor:
+    """Zeros where no row of a batch has any, as for one such row among others."""
+    found = _column(part, "violations")
+    return torch.zeros(len(part.batch["tokens"])) if found is None else found
 
 
 def _unrelated(part: Scored) -> int:

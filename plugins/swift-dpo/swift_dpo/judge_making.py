@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import UserError, first_line
-from swift_dpo.endpoint import PLACES, TEMPLATE, Endpoint
+from swift_dpo.endpoint import CONCURRENCY, PLACES, TEMPLATE, TIMEOUT_SECONDS, Endpoint
 from swift_dpo.functions import is_function
 from swift_dpo.judges import ComparingJudge, Judge, ScoringJudge, function_judge
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
 
-_OF_ENDPOINTS = ("judge_model", "judge_template", "judge_api_key_variable", "judge_api_key_file")
+_OF_ENDPOINTS = (
+    "judge_model",
+    "judge_template",
+    "judge_api_key_variable",
+    "judge_api_key_file",
+    "judge_timeout_seconds",
+    "judge_concurrency",
+)
 
 
 def make_judge(args: TrainingArguments) -> Judge | None:
@@ -88,8 +95,8 @@ def _endpoint(task: Any) -> Endpoint:
         model=task.judge_model,
         template=template,
         api_key=key,
-        timeout_seconds=task.judge_timeout_seconds,
-        concurrency=task.judge_concurrency,
+        timeout_seconds=task.judge_timeout_seconds or TIMEOUT_SECONDS,
+        concurrency=task.judge_concurrency or CONCURRENCY,
     )
 
 

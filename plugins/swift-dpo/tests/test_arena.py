@@ -258,8 +258,8 @@ def test_the_judge_is_the_one_that_the_options_describe(
     [
         ({"judge_model": "j"}, ["judge_model: has no effect with no judge"]),
         (
-            {"judge": f"{TOYS}:length", "judge_template": "x", "judge_api_key_file": "y"},
-            ["judge_template: has no effect with judge=", "judge_api_key_file: has no effect"],
+            {"judge": f"{TOYS}:length", "judge_template": "x", "judge_concurrency": 4},
+            ["judge_template: has no effect with judge=", "judge_concurrency: has no effect"],
         ),
         (
             {"judge": "http://j/v1", "judge_template": "nowhere.txt", "judge_api_key_variable": "sk-secret"},

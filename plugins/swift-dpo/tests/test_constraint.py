@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from swift_core import SwiftTrainer
 from swift_core.errors import UserError
 from swift_core.preparation import prepare_task
 
@@ -63,6 +64,16 @@ def test_a_row_without_violations_leaves_those_of_others(causal, make_args):
     ready = prepare_task(make_args(causal, "cpo", constraint_weight=1.0), rows)
     batch = ready.collator([ready.train.features[n] for n in range(2)])
     assert batch["violations"].tolist() == [0.0, 3.0, 0.0, 0.0]
+
+
+def test_rows_without_violations_that_are_evaluated_apart_leave_those_of_others(
+    causal, make_args, monkeypatch
+):
+    monkeypatch.setattr("swift_dpo.held_out.token_budget", lambda model: 1)  # each row is a batch
+    rows = [{**ROWS[0], "violations": [0.5, 3.0]}, {**ROWS[1], "violations": None}]
+    trainer = SwiftTrainer(make_args(causal, "cpo", constraint_weight=1.0), rows, eval_dataset=rows)
+    found = trainer.evaluate()
+    assert found["eval_violations/chosen"] == 0.25 and found["eval_violations/rejected"] == 1.5
 
 
 def test_a_function_that_was_changed_is_asked_again(causal, make_args, tmp_path):
