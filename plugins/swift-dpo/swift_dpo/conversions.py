@@ -195,17 +195,26 @@ def _check_numbers(row: Row, answers: int) -> None:
         raise ValueError(f"weight: expected 0 or more, found {weight:g}")
 
 
-def _tools(row: Row) -> str | None:
-    """The tools as JSON; TRL stores them as a text of JSON, too."""
-    tools = _json(row, "tools") if row.get("tools") is not None else None
-    if isinstance(tools, str) and tools:
+def tools_of(value: Any) -> list[Any] | None:
+    """The functions that a row's ``tools`` tells of: a list, or as TRL stores it a text of JSON.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    tools = value
+    if isinstance(value, str) and value:
         try:
-            tools = json.loads(tools)
+            tools = json.loads(value)
         except ValueError:
-            raise ValueError(f"tools: expected JSON, found {described(tools)}") from None
+            raise ValueError(f"tools: expected JSON, found {described(value)}") from None
     if tools and not isinstance(tools, list):
         raise ValueError(f"tools: expected a list of functions, found {described(tools)}")
-    return json.dumps(tools) if tools else None
+    return tools or None
+
+
+def _tools(row: Row) -> str | None:
+    tools = tools_of(_json(row, "tools")) if row.get("tools") is not None else None
+    return None if tools is None else json.dumps(tools)
 
 
 def _json(row: Row, column: str) -> Any:

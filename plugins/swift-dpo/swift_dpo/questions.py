@@ -12,6 +12,7 @@ from swift_core.data.faults import Faults
 from swift_core.data.sources import find_inputs
 from swift_core.data.values import described
 from swift_core.errors import UserError
+from swift_dpo.conversions import tools_of
 from swift_dpo.generation import Prompt, no_room
 from swift_dpo.judges import Question
 
@@ -51,7 +52,7 @@ def questions_of(args: TrainingArguments, data: TaskData | None) -> list[Questio
 
 
 def read_prompts(name: str, args: TrainingArguments) -> list[Mapping[str, Any]]:
-    """All rows of a file, each with a ``prompt`` that is a text or messages.
+    """All rows of a file, each with a ``prompt`` that is a text or messages; ``tools`` as a list.
 
     Raises:
         UserError: it can't be read, a row has no such prompt, or there is no row; all faults at once.
@@ -65,7 +66,10 @@ def read_prompts(name: str, args: TrainingArguments) -> list[Mapping[str, Any]]:
                     f"{place}: prompt: expected a text, or messages that have role and content and end with "
                     f"one that is not the assistant's, found {described(row.get('prompt'))}"
                 )
-            rows.append(row)
+            try:
+                rows.append({**row, "tools": tools_of(row["tools"])} if "tools" in row else row)
+            except ValueError as error:
+                faults.add(f"{place}: {error}")
     if not rows and not faults.total:
         faults.add(f"eval_prompts: {name} holds no rows")
     faults.raise_if_any()

@@ -174,6 +174,13 @@ def test_prompts_come_from_a_file_each_once_with_their_rows(tmp_path: Path, toke
     assert arena._sampling == Sampling(max_new_tokens=3)
 
 
+def test_the_tools_of_a_prompt_may_be_a_text_of_json(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": str(t), "tools": t}) for t in (tools, json.dumps(tools))))
+    assert [one.row["tools"] for one in questions_of(options(eval_prompts=str(path)), None)] == [tools, tools]
+
+
 def test_prompts_come_from_the_evaluation_rows_otherwise() -> None:
     data: Any = SimpleNamespace(
         records=[{"prompt": "a", "answers": ["x", "y"]}, {"prompt": "b"}, {"prompt": "a"}]
@@ -186,17 +193,18 @@ def test_prompts_come_from_the_evaluation_rows_otherwise() -> None:
 
 def test_faults_of_a_file_of_prompts_are_told_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "a"}\n{"text": "b"}\n{"prompt": []}\n')
+    path.write_text('{"prompt": "a"}\n{"text": "b"}\n{"prompt": []}\n{"prompt": "c", "tools": "{"}\n')
     with pytest.raises(UserError) as caught:
         questions_of(options(eval_prompts=str(path)), None)
     assert [fault.split(": expected")[0] for fault in caught.value.faults] == [
         f"{path}:2: prompt",
         f"{path}:3: prompt",
+        f"{path}:4: tools",
     ]
     broken = options(eval_prompts=str(path), judge_model="j")
     with pytest.raises(UserError) as caught:
         check_arena(broken)
-    assert len(caught.value.faults) == 3 and "judge_model: has no effect" in caught.value.faults[0]
+    assert len(caught.value.faults) == 4 and "judge_model: has no effect" in caught.value.faults[0]
     path.write_text("")
     with pytest.raises(UserError, match="holds no rows"):
         questions_of(options(eval_prompts=str(path)), None)
