@@ -87,8 +87,9 @@ def test_scores_and_gradients_are_those_of_whole_texts(family, frozen):
         torch.testing.assert_close(got[name], gradient, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kept", [0, 400, 2**26])
 @pytest.mark.parametrize("family", ["qwen3", "granite"])
-def test_many_chunks_are_as_one(family, monkeypatch):
+def test_many_chunks_are_as_one(family, kept, monkeypatch):
     model = model_of(family)
     as_policy(model)
     flat, predictors, targets = batch()
@@ -99,7 +100,8 @@ def test_many_chunks_are_as_one(family, monkeypatch):
     wanted = gradients(model)
     model.zero_grad()
     monkeypatch.setattr("swift_dpo.head._CHUNK_NUMBERS", 1)
-    monkeypatch.setattr("swift_dpo.head._FEWEST_ROWS", 2)
+    monkeypatch.setattr("swift_dpo.head._ROWS", 2)
+    monkeypatch.setattr("swift_dpo.head._KEPT_NUMBERS", kept)
     cut = model(**arguments)
     (cut["logps"] * scale).sum().backward()
     for name in ("logps", "confidence", "mean_logits"):
@@ -110,7 +112,7 @@ def test_many_chunks_are_as_one(family, monkeypatch):
 
 def test_a_second_backward_pass_gives_the_same_gradients(monkeypatch):
     monkeypatch.setattr("swift_dpo.head._CHUNK_NUMBERS", 1)
-    monkeypatch.setattr("swift_dpo.head._FEWEST_ROWS", 2)
+    monkeypatch.setattr("swift_dpo.head._ROWS", 2)
     model = model_of("qwen3")
     as_policy(model)
     flat, predictors, targets = batch()
