@@ -47,3 +47,15 @@ class CompanionCallback(TrainerCallback):
         """Tell of an optimizer step; evaluation and saving come after it."""
         if self._companion is not None:
             self._companion.step_taken(state.global_step)
+
+    def on_train_end(
+        self,
+        args: transformers.TrainingArguments,
+        state: transformers.TrainerState,
+        control: transformers.TrainerControl,
+        **kwargs: Any,  # transformers' contract
+    ) -> None:
+        """Go back to the step of the best weights, where the loop has just loaded these."""
+        best = state.best_model_checkpoint
+        if self._companion is not None and args.load_best_model_at_end and best is not None:
+            self._companion.restore(Path(best))

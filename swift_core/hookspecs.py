@@ -75,7 +75,8 @@ class LeftOut:
 class Companion(Protocol):
     """What goes along with the model in training, such as a second one that follows it.
 
-    It is kept in the checkpoints of a run, and restored where the run goes on from one.
+    It is kept in the checkpoints of a run, and restored where the run goes on from one, or ends with the
+    weights of the best one.
     """
 
     def step_taken(self, step: int) -> None:
@@ -85,7 +86,8 @@ class Companion(Protocol):
         """Write into ``folder``, a checkpoint that holds the model; called where checkpoints are written."""
 
     def restore(self, folder: Path) -> None:
-        """Be as it was when it wrote into ``folder``; called on all processes, before the first step.
+        """Be as it was when it wrote into ``folder``; called on all processes, before the first step
+        or after the last one.
 
         Raises:
             swift_core.errors.UserError: the folder does not hold it.

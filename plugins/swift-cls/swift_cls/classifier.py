@@ -14,7 +14,6 @@ from swift_cls.collator import ClassificationCollator, make_collator
 from swift_cls.deciding import chosen, probabilities
 from swift_cls.model import build_model
 from swift_cls.predicting import predict, unlabelled
-from swift_cls.settings import read_settings
 from swift_core.arguments import TrainingArguments
 from swift_core.errors import SwiftError, UserError
 from swift_core.model_folders import saved_dtype
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 Text: TypeAlias = str | Sequence[str] | Sequence[Mapping[str, Any]]
 """A text, a pair of texts, or the messages of a conversation."""
-
-_OPTIONS = ("long_text", "pooling_method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +104,12 @@ def load_classifier(folder: Path, *, device: torch.device | str = "cpu") -> Clas
             f"{folder}: expected a classifier (an export of the format hf, or the model/ folder of a run), "
             "found neither config.json nor adapter_config.json"
         )
-    settings = read_settings(folder)
-    options = {name: settings[name] for name in _OPTIONS if settings.get(name) is not None}
     args = TrainingArguments(
         "sequence-classification",
         model_name_or_path=str(folder),
         model_dtype=saved_dtype(folder),
         use_cpu=True,  # nothing of the training loop runs here
         report_to="none",
-        **options,
     )
     collator = make_collator(args)
     model = build_model(args, collator)

@@ -21,6 +21,7 @@ from swift_core.model_folders import load_single_stack_config, position_limit, r
 from swift_core.models import load_tokenizer
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from swift_core.arguments import TrainingArguments
@@ -45,6 +46,22 @@ class Decision:
     temperature: float = 1.0
     learns: bool = False
 
+    def step_taken(self, step: int) -> None:
+        """Nothing: evaluations change it, not steps."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing: the collator writes it beside all weights."""
+
+    def restore(self, folder: Path) -> None:
+        """Be what an evaluation made of it for the weights in ``folder``.
+
+        Raises:
+            UserError: the file of the collator there is damaged.
+        """
+        saved = read_settings(folder)
+        self.threshold = saved.get("threshold", self.threshold)
+        self.temperature = saved.get("temperature", self.temperature)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationCollator:
@@ -54,7 +71,7 @@ class ClassificationCollator:
         labels: what the model tells apart; None before the training data was seen, where the model does not
             say it.
         sampling: how labels are drawn, see the option of that name.
-        pooling_method: the option of that name, which a reload needs.
+        pooling_method: which vectors the head reads, see the option of that name.
     """
 
     texts: TextEncoding
@@ -157,6 +174,10 @@ class ClassificationCollator:
             targets[number, [int(entry) for entry in row]] = 1.0
         return targets
 
+    def companion(self, model: nn.Module) -> Decision:
+        """What a checkpoint says of the decision, the model that was best goes on with."""
+        return self.decision
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer, which pads on the right, and how texts become labels."""
         folder = Path(folder)
@@ -198,12 +219,12 @@ def make_collator(args: TrainingArguments) -> ClassificationCollator:
         texts=TextEncoding(
             tokenizer=tokenizer,
             max_length=_max_length(args, tokenizer, position_limit(text_config), saved.get("max_length")),
-            long_text=args.task.long_text,
+            long_text=args.task.long_text if args.says("long_text") else saved.get("long_text", "truncate"),
             vocabulary=getattr(text_config, "vocab_size", None),
         ),
         labels=labels,
         sampling=args.task.sampling,
-        pooling_method=args.task.pooling_method,
+        pooling_method=args.task.pooling_method or saved.get("pooling_method"),
         decision=Decision(threshold, saved.get("temperature", 1.0)),
     )
 

@@ -52,25 +52,29 @@ def build_model(args: TrainingArguments, collator: ClassificationCollator) -> An
     config.get_text_config().pad_token_id = config.pad_token_id = collator.tokenizer.pad_token_id
     head = Head(
         config=config,
-        prepare=partial(_prepare, args=args, fresh=not has_head),
+        prepare=partial(_prepare, args=args, collator=collator, fresh=not has_head),
         task_type="SEQ_CLS",
     )
     return load_backbone(args, transformers.AutoModelForSequenceClassification, head)
 
 
-def _prepare(model: PreTrainedModel, *, args: TrainingArguments, fresh: bool) -> None:
+def _prepare(
+    model: PreTrainedModel, *, args: TrainingArguments, collator: ClassificationCollator, fresh: bool
+) -> None:
     kind = type(model).__name__
     classifier = as_flat_classifier(
         model,
         fresh_head=fresh,
-        pooling_method=args.task.pooling_method,
-        chunk_pooling="max" if args.task.long_text == "chunk_max" else "mean",
+        pooling_method=collator.pooling_method,
+        chunk_pooling="max" if collator.texts.long_text == "chunk_max" else "mean",
     )
-    _check_pooling(args, classifier.family_pooling, kind)
+    _check_pooling(args, collator, classifier.family_pooling, kind)
 
 
-def _check_pooling(args: TrainingArguments, own: PoolingMethod | None, kind: str) -> None:
-    asked = args.task.pooling_method
+def _check_pooling(
+    args: TrainingArguments, collator: ClassificationCollator, own: PoolingMethod | None, kind: str
+) -> None:
+    asked = collator.pooling_method
     faults = []
     if asked not in (None, own) and "hf" in args.core.export_formats:
         faults.append(
@@ -81,7 +85,7 @@ def _check_pooling(args: TrainingArguments, own: PoolingMethod | None, kind: str
         faults.append(
             f"sequence_parallel_size: {kind} runs on padded rows, which can't be shared; set pooling_method"
         )
-    if asked is None and own is None and args.task.long_text.startswith("chunk"):
+    if asked is None and own is None and collator.texts.long_text.startswith("chunk"):
         faults.append(
             f"long_text: the head of {kind} can't be given the vectors of chunks; set pooling_method"
         )

@@ -32,7 +32,9 @@ class ClassificationOptions:
         None, help="How many labels there must be; a check only, the data or label_names tell it."
     )
     pooling_method: Literal["cls", "mean", "lasttoken"] | None = option(
-        None, help="Which token vectors the head reads; default: as transformers does it for this model."
+        None,
+        help="Which token vectors the head reads; default: as a trained classifier did before, else "
+        "as transformers does it for this model.",
     )
     loss: LossName | None = option(
         None,
@@ -41,7 +43,7 @@ class ClassificationOptions:
     label_smoothing_factor: Annotated[float, Ge(0), Lt(1)] = option(
         0.0, help="Share of the probability that is spread over all labels (not for focal losses and mse)."
     )
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Ge(0)]] | None = option(
+    class_weights: Literal["balanced"] | dict[str | int, Annotated[float, Ge(0)]] | None = option(
         None,
         help="Weight of each label's rows (for several labels: of the rows that have it), by name, 1 where "
         "none is given; or balanced: the rarer, the more.",
@@ -69,7 +71,8 @@ class ClassificationOptions:
     long_text: LongText = option(
         "truncate",
         help="What becomes of a text above max_length: its end is cut (truncate), its middle (head_tail), or "
-        "it is read in chunks whose vectors are averaged or maximised.",
+        "it is read in chunks whose vectors are averaged or maximised. A trained classifier goes on as "
+        "before where nothing is given.",
     )
     report_duplicates: bool = option(
         True, help="Tell which evaluation texts are, nearly, in the training data too."

@@ -89,6 +89,19 @@ def test_what_was_learned_comes_back_from_a_folder(bert: Path, make_args: Make, 
     assert "体育" in (tmp_path / "classification.json").read_text()
 
 
+def test_a_trained_classifier_reads_texts_as_before_unless_told_otherwise(
+    bert: Path, make_args: Make, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    made = fitted(make_args(bert, long_text="chunk_max", pooling_method="mean"), rows)
+    made.collator.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes((bert / "config.json").read_bytes())
+    again: ClassificationCollator = hooks.make_collator(make_args(tmp_path))
+    assert (again.texts.long_text, again.pooling_method) == ("chunk_max", "mean")
+    asked = make_args(tmp_path, long_text="truncate", pooling_method="cls")
+    other: ClassificationCollator = hooks.make_collator(asked)
+    assert (other.texts.long_text, other.pooling_method) == ("truncate", "cls")
+
+
 def test_a_damaged_settings_file_is_told(bert: Path, make_args: Make, tmp_path: Path) -> None:
     for path in bert.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
