@@ -208,10 +208,9 @@ def _in_strata(order: list[int], values: Sequence[Any], held: int) -> set[int]:
     """``held`` rows, taken at equal steps from the rows of ``order`` sorted by value.
 
     A list counts as the rarest thing in it. Rows that are the only ones of their value are left out, unless
-    nothing else is there. Numbers with a fraction have no strata.
+    nothing else is there. Numbers that are scores, since one has a fraction or most are there once, have no
+    strata.
     """
-    if any(isinstance(value, float) and not value.is_integer() for value in values):
-        return set(order[:held])
     counts = Counter(
         str(part) for value in values for part in (value if isinstance(value, list) else [value])
     )
@@ -223,11 +222,22 @@ def _in_strata(order: list[int], values: Sequence[Any], held: int) -> set[int]:
     ]
     sizes = Counter(keys)
     usable = sorted((row for row in order if sizes[keys[row]] > 1), key=lambda row: keys[row])  # stable
+    if _are_scores(values, most_once=len(usable) < len(order) / 2):
+        return set(order[:held])
     # Half of them at most, so that no value is held out whole.
     held = min(held, len(usable) // 2)
     if held == 0:
         return set(order[:1])
     return {row for n, row in enumerate(usable) if n * held // len(usable) != (n + 1) * held // len(usable)}
+
+
+def _are_scores(values: Sequence[Any], *, most_once: bool) -> bool:
+    try:
+        # A csv file has numbers as texts.
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        return any(isinstance(value, float) and not value.is_integer() for value in values)
+    return most_once or not all(number.is_integer() for number in numbers)
 
 
 def _part(data: TaskData, name: str, chosen: list[int], draw: str) -> TaskData:

@@ -137,6 +137,20 @@ def test_a_checkpoint_has_what_was_fitted_on_its_own_evaluation(
             assert kept["threshold"] == pytest.approx(figures["eval_threshold"])
 
 
+def test_the_best_weights_come_with_what_was_fitted_for_them(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    steps = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    # The first step is the best: less of the loss is better, and here more of it was asked for.
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "log_loss", "greater_is_better": True}
+    trainer = SwiftTrainer(make_args(bert, **steps, **best, max_steps=3, learning_rate=5e-3), rows, rows)
+    trainer.train()
+    assert trainer.state.best_model_checkpoint is not None
+    first = json.loads((Path(trainer.state.best_model_checkpoint) / "classification.json").read_text())
+    last = json.loads((Path(trainer.args.output_dir) / "checkpoint-3/classification.json").read_text())
+    assert settings(trainer)["temperature"] == first["temperature"] != last["temperature"]
+
+
 def test_a_run_that_draws_rows_by_label_can_be_evaluated_when_it_is_over(
     bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -325,6 +339,10 @@ def test_a_part_that_is_held_out_has_every_label_in_its_share(bert: Path, make_a
     scored = prepare_task(make_args(bert, eval_split=0.2), scores).evaluation
     assert scored is not None
     assert sum(label == 50.0 for label in scored.records["label"]) < 10
+    for values in ([str(n / 7) for n in range(90)], [7 * n for n in range(90)]):
+        numbers = [{"text": f"a {n}", "label": value} for n, value in enumerate(values)]
+        parts = prepare_task(make_args(bert, eval_split=0.2, problem="regression"), numbers)
+        assert parts.evaluation is not None and len(parts.evaluation.records) == 18
     lone = [{"text": f"a {n}", "label": "a"} for n in range(5)]
     lone += [{"text": f"b {n}", "label": f"b{n}"} for n in range(50)]
     held_out = prepare_task(make_args(bert, eval_split=0.1), lone).evaluation
@@ -364,6 +382,10 @@ def test_overlap_of_training_and_evaluation_data_is_told(
     assert "3 of 4 evaluation texts are in the training data too (2 equal, 1 nearly)" in told
     assert "evaluation row 1 = training row 1 (1.00, other label)" in told
     prepare_task(make_args(bert, report_duplicates=False), train, evaluation)
+    assert "overlap" not in capsys.readouterr().out
+    contract = "the parties agree that " * 400
+    pairs = [{"text": contract, "text_pair": question, "label": "x"} for question in ("Who?", "Refund?")]
+    prepare_task(make_args(bert), [pairs[0], train[1]], [pairs[1]])
     assert "overlap" not in capsys.readouterr().out
 
 
