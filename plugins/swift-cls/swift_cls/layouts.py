@@ -54,6 +54,7 @@ LAYOUTS = (
     _pair("GLUE, sentence pairs", "sentence1", "sentence2"),
     _pair("GLUE, question pairs", "question1", "question2"),
     _pair("premise and hypothesis", "premise", "hypothesis"),
+    _pair("GLUE, question and sentence", "question", "sentence"),
     Layout(
         name="GLUE, sentences",
         columns=(Column(name="sentence", type="text", meaning="What is classified."), _LABEL),
@@ -65,7 +66,12 @@ LAYOUTS = (
     ),
 )
 
-_PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"))
+_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+)
 
 
 def from_labels(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,8 @@ def out_of_fold(vectors: np.ndarray, labels: np.ndarray, *, folds: int = _FOLDS,
 
     Args:
         vectors: [N, D], of a frozen model.
-        labels: [N] int from 0, each at least twice.
-        folds: at most so many parts; fewer where a label has fewer rows.
+        labels: [N] int from 0, each at least ``folds`` times.
+        folds: parts of the data.
         seed: of the split.
 
     Returns:
@@ -46,8 +46,7 @@ def out_of_fold(vectors: np.ndarray, labels: np.ndarray, *, folds: int = _FOLDS,
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    parts = min(folds, int(np.bincount(labels).min()))
-    split = StratifiedKFold(parts, shuffle=True, random_state=seed)
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     # Unit variance makes one strength of the penalty fit the vectors of every model.
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
     found: np.ndarray = cross_val_predict(model, vectors, labels, cv=split, method="predict_proba")

@@ -26,6 +26,7 @@ _NO_EVALUATION: dict[str, Any] = {
     "eval_dataset": None,
     "eval_split": None,
     "eval_strategy": "no",
+    "eval_on_start": False,
     "load_best_model_at_end": False,
     "early_stopping_patience": None,
     "sampling": None,
@@ -91,7 +92,8 @@ def _find(parsed: argparse.Namespace) -> dict[str, Any]:
         raise UserError("label: expected at least 2 labels with 2 rows or more, found fewer")
     own = np.searchsorted(np.flatnonzero(~few), ids[judged])
     vectors = _vectors(ready, args, judged)
-    probabilities = out_of_fold(vectors, own, folds=parsed.folds, seed=args.trainer.seed)
+    folds = min(parsed.folds, int(np.bincount(own).min()))
+    probabilities = out_of_fold(vectors, own, folds=folds, seed=args.trainer.seed)
     noise = confident_learning(probabilities, own)
     rows = [
         {
@@ -108,6 +110,8 @@ def _find(parsed: argparse.Namespace) -> dict[str, Any]:
     return {
         "output": str(output),
         "rows": len(judged),
+        "folds": folds,
+        "folds_asked": parsed.folds,
         "suspects": len(rows),
         "agreement": round(float((probabilities.argmax(1) == own).mean()), 4),
         "pairs": confused_pairs(noise, kept)[:_SHOWN],
@@ -149,6 +153,8 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
         f"rows      {result['rows']:,}, {result['agreement']:.1%} labelled as the others suggest",
         f"suspects  {result['suspects']:,} ({share:.1%}), written to {result['output']}",
     ]
+    if result["folds"] < result["folds_asked"]:
+        lines.append(f"folds     {result['folds']}, for some label has no more rows than that")
     if result["left_out"]:
         lines.append(f"left out  labels with a single row: {listed(result['left_out'])}")
     lines += [f"          {count:>5,}  {given} -> {other}" for given, other, count in result["pairs"]]

@@ -89,7 +89,7 @@ def check_options(task: ClassificationOptions, labels: Labels) -> None:
     if empty and counted:
         faults.append(f"{listed(counted)}: needs training rows of every label, found none of {listed(empty)}")
     if isinstance(task.class_weights, dict):
-        unknown = [label for label in task.class_weights if label not in labels.names]
+        unknown = [label for label in map(str, task.class_weights) if label not in labels.names]
         if unknown:
             faults.append(
                 f"class_weights: there are no labels {listed(unknown)}; labels: {listed(labels.names)}"
@@ -140,7 +140,8 @@ def _weights(task: ClassificationOptions, labels: Labels, logits: Tensor) -> Ten
     if task.class_weights is None:
         return None
     if isinstance(task.class_weights, dict):
-        values = [task.class_weights.get(name, 1.0) for name in labels.names]
+        given = {str(label): weight for label, weight in task.class_weights.items()}
+        values = [given.get(name, 1.0) for name in labels.names]
     elif labels.problem == "multi_label":
         values = losses.positive_weights(labels.counts, labels.rows)
     else:

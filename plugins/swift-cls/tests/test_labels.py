@@ -69,6 +69,7 @@ def test_several_labels_are_ids_in_order() -> None:
     [
         ([0, 1, -1], {}, "found the negative id -1"),
         ([0, 1, 3], {}, "no training row has the ids 2"),
+        ([121454013, 10**13], {}, "no training row has the ids 121454014, 121454015"),
         (["a", "a"], {}, "at least 2 different labels, found a"),
         (["a", "b"], {"num_labels": 3}, "num_labels: expected 3 labels, found 2"),
         (["a", "b"], {"label_names": ["a", "b", "c"]}, "no training row has c"),

@@ -87,6 +87,7 @@ def test_the_command_writes_suspects_as_rows(
     assert main(["label-noise", str(run_file), "--output", str(output), "--folds", "3", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["rows"], result["left_out"]) == (9, ["only"])
+    assert (result["folds"], result["folds_asked"]) == (3, 3)
     found = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(found) == result["suspects"]
     for row in found:
@@ -94,6 +95,14 @@ def test_the_command_writes_suspects_as_rows(
         assert row["label"] != row["suggested"]
     assert main(["label-noise", str(run_file), "--output", str(output)]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_what_a_run_file_says_of_evaluation_has_no_say(
+    run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluates = [f"eval_dataset={tmp_path}/train.jsonl", "eval_strategy=epoch", "eval_on_start=true"]
+    assert main(["label-noise", str(run_file), *evaluates, "--output", str(tmp_path / "o"), "--folds=5"]) == 0
+    assert "folds     3, for some label has no more rows than that" in capsys.readouterr().out
 
 
 def test_several_labels_are_refused(

@@ -58,6 +58,11 @@ def test_every_option_reaches_its_loss() -> None:
         row_losses(logits, targets, ClassificationOptions(class_weights={"b": 5.0}), ONE),
         functional.cross_entropy(logits, targets, weight=given, reduction="none"),
     )
+    ids = Labels(problem="single_label", names=("0", "1", "2"))
+    torch.testing.assert_close(
+        row_losses(logits, targets, ClassificationOptions(class_weights={1: 5.0}), ids),
+        functional.cross_entropy(logits, targets, weight=given, reduction="none"),
+    )
     focal = row_losses(logits, targets, ClassificationOptions(loss="focal", focal_gamma=3.0), ONE)
     right = torch.softmax(logits, 1)[torch.arange(8), targets]
     torch.testing.assert_close(focal, -((1 - right) ** 3) * right.log())

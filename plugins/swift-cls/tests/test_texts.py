@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from swift_cls.texts import TextEncoding
+from swift_core.preparation import prepare_task
 
 LONG = " ".join(f"{word}" for word in "abcdefghijklmnopqrst")
 
@@ -100,3 +101,10 @@ def test_only_what_is_said_in_a_conversation_is_read(qwen: Path) -> None:
 def test_what_is_no_conversation_is_refused(qwen: Path, talk: Any) -> None:
     with pytest.raises(ValueError, match=r"^messages: expected"):
         encoding(qwen).of_messages(talk)
+
+
+def test_a_question_with_a_sentence_is_a_pair(bert: Path, make_args: Any) -> None:
+    rows = [{"question": f"who {n}", "sentence": "it was she", "label": n % 2} for n in range(4)]
+    made = prepare_task(make_args(bert), rows).train
+    assert made is not None
+    assert (made.records[1]["text"], made.records[1]["text_pair"]) == ("who 1", "it was she")
