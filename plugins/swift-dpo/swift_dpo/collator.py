@@ -25,6 +25,7 @@ from swift_dpo.sequences import Sequences, desensitised, key_of
 from swift_dpo.tokens import TokenRow, Tokens, shared_tokens
 
 if TYPE_CHECKING:
+    import datasets
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
@@ -42,6 +43,7 @@ OPTIONAL = ("margin", "weight", "violations")
 EQUAL_SCORES = "equal scores"
 IDENTICAL = "identical answers"
 NOTHING = "nothing to score"
+_ROWS_AT_ONCE = 1000
 _NO_LIMIT = 1_000_000
 """Tokenizers without a limit of their own say 1e30."""
 
@@ -114,7 +116,7 @@ class PreferenceCollator:
         Raises:
             UserError: all rows have one prompt.
         """
-        if self.with_unrelated and data.records.data.column("unrelated").null_count:
+        if self.with_unrelated and _filled(data.records, "unrelated") < len(data.records):
             raise UserError(
                 f"prompt: expected {data.name} rows with two different prompts at least, found one prompt in "
                 "all: loss kto compares each answer with one that has nothing to do with its prompt; add "
@@ -123,11 +125,7 @@ class PreferenceCollator:
 
     def _check_columns(self, data: TaskData, args: TrainingArguments) -> None:
         known = data.records
-        filled = [
-            name
-            for name in OPTIONAL
-            if name in known.column_names and known.data.column(name).null_count < len(known)
-        ]
+        filled = [name for name in OPTIONAL if name in known.column_names and _filled(known, name)]
         if self.constraint is not None and self.constraint.function is not None:
             filled.append("violations")
         faults = self.column_faults(args.task, filled) if self.column_faults is not None else ()
@@ -315,6 +313,13 @@ class PreferenceCollator:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer with its chat template."""
         self.tokenizer.save_pretrained(folder)
+
+
+def _filled(records: datasets.Dataset, name: str) -> int:
+    """How many rows have a value in a column."""
+    # Not by the table: rows that were selected share it with those that were not.
+    batches = records.select_columns(name).with_format("arrow").iter(batch_size=_ROWS_AT_ONCE)
+    return sum(len(batch) - batch.column(name).null_count for batch in batches)
 
 
 def _after(row: TokenRow, start: int) -> TokenRow:

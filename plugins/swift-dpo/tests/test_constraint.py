@@ -59,6 +59,16 @@ def test_a_function_must_give_numbers(causal, make_args, tmp_path):
         prepare_task(args, ROWS)
 
 
+def test_rows_that_are_left_out_do_not_hide_the_columns_of_others(causal, make_args):
+    same = {"prompt": "who", "chosen": " a", "rejected": " a"}
+    first, last = ROWS
+    rows = [{**first, "violations": [0.0, 3.0]}, same, last]
+    ready = prepare_task(make_args(causal, "cpo", constraint_weight=1.0), rows)
+    assert ready.train.features["violations"] == [[0.0, 3.0], None]
+    with pytest.raises(UserError, match="margin: orpo does not read it"):
+        prepare_task(make_args(causal, "orpo"), [{**first, "margin": 0.3}, same, last])
+
+
 def test_a_row_without_violations_leaves_those_of_others(causal, make_args):
     rows = [{**ROWS[0], "violations": [0.0, 3.0]}, {**ROWS[1], "violations": None}]
     ready = prepare_task(make_args(causal, "cpo", constraint_weight=1.0), rows)
