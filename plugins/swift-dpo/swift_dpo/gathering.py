@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import cycle, groupby
 from typing import Any
 
@@ -59,8 +60,10 @@ def _single(records: datasets.Dataset, faults: Faults) -> Iterator[dict[str, Any
                     f"{scores[0]:g}"
                 )
                 continue
-            middle = sum(scores) / len(scores) if len(scores) > 1 else 0.5
-            for place, (answer, score) in enumerate(zip(answers, scores, strict=True)):
+            # As they are written: rounded, the mean of three times 0.1 is more than 0.1.
+            exact = [Fraction(str(score)) for score in scores]
+            middle = sum(exact) / len(exact) if len(exact) > 1 else Fraction(1, 2)
+            for place, (answer, score) in enumerate(zip(answers, exact, strict=True)):
                 if score != middle:
                     yield {
                         **row,

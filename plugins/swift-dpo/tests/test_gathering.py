@@ -46,6 +46,27 @@ def test_pairs_become_two_rows_and_ranked_answers_those_off_the_mean() -> None:
     assert data.gathered == "4 answers of 2 rows: 2 good, 2 bad"
 
 
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [
+        ([0.1, 0.1, 0.1, 0.4, 0.4, 0.4], [0, 0, 0, 1, 1, 1]),
+        ([0.1, 0.2, 0.3], [0, 1]),
+        ([1e-7, 2e-7, 3e-7], [0, 1]),
+        ([1e308, 1e308, 7], [1, 1, 0]),
+        ([3, 1, 2], [1, 0]),
+    ],
+)
+def test_the_mean_of_scores_is_not_rounded(scores: list[float], labels: list[float]) -> None:
+    data = load({"prompt": "p", "answers": [str(n) for n in range(len(scores))], "scores": scores})
+    assert [row["scores"] for row in data.records] == [[label] for label in labels]
+
+
+@pytest.mark.parametrize("score", [0.1, 0.7])
+def test_equal_scores_with_a_fraction_are_left_out(score: float) -> None:
+    with pytest.raises(UserError, match="found equal scores only"):
+        load({"prompt": "p", "answers": ["a", "b", "c"], "scores": [score] * 3})
+
+
 def test_an_unrelated_answer_belongs_to_the_next_other_prompt() -> None:
     rows = [
         {"prompt": prompt, "completion": answer, "label": True}
