@@ -124,7 +124,10 @@ def cpo_faults(options: CpoOptions, given: Collection[str]) -> list[str]:
 
 def kto_faults(options: KtoOptions, given: Collection[str]) -> list[str]:
     """The same for ``kto``."""
-    return list(option_faults((options.loss,), KTO_USES, given))
+    faults = list(option_faults((options.loss,), KTO_USES, given))
+    if "pairs" in given:
+        faults.append("pairs: has no effect in kto, which takes each answer by itself; leave it out")
+    return faults
 
 
 def sync_faults(args: TrainingArguments) -> list[str]:

@@ -29,6 +29,7 @@ from swift_dpo.requirements import (
     dpo_column_faults,
     dpo_faults,
     kto_column_faults,
+    kto_faults,
     orpo_column_faults,
     simpo_column_faults,
 )
@@ -54,6 +55,12 @@ def test_an_option_that_the_loss_does_not_read_is_refused_and_told_who_does() ->
     assert fault.endswith("choose a loss that reads it: discopop")
     (fault,) = cpo_faults(CpoOptions(loss="ipo", constraint_weight=1.0), ["loss", "constraint_weight"])
     assert fault.endswith("sigmoid, hinge")
+
+
+def test_a_choice_of_pairs_is_refused_where_there_are_none() -> None:
+    (fault,) = kto_faults(KtoOptions(pairs="best_worst"), ["pairs", "beta"])
+    assert fault.startswith("pairs: has no effect in kto")
+    assert kto_faults(KtoOptions(), ["beta"]) == []
 
 
 def test_options_that_are_read_are_fine() -> None:
