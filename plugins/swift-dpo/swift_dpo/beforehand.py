@@ -11,10 +11,9 @@ from swift_core.model_folders import load_config, position_limit
 from swift_core.models import load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from swift_core.arguments import TrainingArguments
     from swift_dpo.collator import PreferenceCollator
+    from swift_dpo.tokens import Tokens
 
 _OF_EVALUATIONS = ("eval_prompts", "judge")
 
@@ -31,7 +30,7 @@ def check_beforehand(args: TrainingArguments, collator: PreferenceCollator, *, e
         UserError: reference, judge or prompts can't be used; all faults at once.
     """
     of_evaluations = partial(_check_arena, args, collator) if evaluates else partial(_refuse_useless, args)
-    all_of([partial(_check_reference, args, collator.tokenizer), of_evaluations])
+    all_of([partial(_check_reference, args, collator.tokens), of_evaluations])
 
 
 def _check_arena(args: TrainingArguments, collator: PreferenceCollator) -> None:
@@ -56,25 +55,33 @@ def _refuse_useless(args: TrainingArguments) -> None:
         )
 
 
-def _check_reference(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a reference that is not there, or that other token ids mean other words to."""
+def _check_reference(args: TrainingArguments, tokens: Tokens) -> None:
+    """Refuse a reference that is not there, or that other token ids mean other words to, or nothing."""
     name = getattr(args.task, "reference", None)
     if name is None:
         return
     other = args.with_merged_model(name)
     try:
-        load_config(other)
+        size = getattr(load_config(other).get_text_config(), "vocab_size", None)
     except UserError as error:
         raise UserError(
             *(fault.replace("model_name_or_path", "reference") for fault in error.faults)
         ) from error
+    own = tokens.tokenizer.get_vocab()
+    # Ids that the model does not know either are told when a row has one.
+    highest = max(n for n in own.values() if tokens.vocabulary is None or n < tokens.vocabulary)
+    if size is not None and highest >= size:
+        raise UserError(
+            f"reference: {name} knows {size:,} token ids, and the model's tokenizer has ids up to "
+            f"{highest:,}; choose a model with the same tokenizer"
+        )
     try:
         ids = load_tokenizer(other).get_vocab()
     except UserError:  # its weights may lie alone
         return
-    changed = next((token for token, n in tokenizer.get_vocab().items() if ids.get(token, n) != n), None)
+    changed = next((token for token, n in own.items() if ids.get(token, n) != n), None)
     if changed is not None:
         raise UserError(
             f"reference: {name} has another tokenizer than the model ({changed!r} has the id {ids[changed]} "
-            f"there and {tokenizer.get_vocab()[changed]} here); choose a model with the same one"
+            f"there and {own[changed]} here); choose a model with the same one"
         )

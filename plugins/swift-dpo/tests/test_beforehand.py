@@ -83,6 +83,17 @@ def test_a_reference_with_other_token_ids_is_refused(
     assert "has another tokenizer than the model" in fault
 
 
+def test_a_reference_that_knows_fewer_token_ids_is_refused(
+    causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"  # without a tokenizer
+    alone.mkdir()
+    config = json.loads((causal / "config.json").read_text(encoding="utf-8"))
+    (alone / "config.json").write_text(json.dumps({**config, "vocab_size": 319}), encoding="utf-8")
+    (fault,) = faults(make_args(causal, reference=str(alone)), pairs)
+    assert f"{alone} knows 319 token ids, and the model's tokenizer has ids up to 319" in fault
+
+
 def test_nothing_is_looked_for_where_nothing_is_trained(
     causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
 ) -> None:
