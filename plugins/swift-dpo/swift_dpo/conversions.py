@@ -143,7 +143,8 @@ def _made(
     for name, answer in zip(names, answers, strict=True):
         if answer is None or answer == []:
             raise ValueError(f"{name}: expected an answer, found {described(answer)}")
-    made_prompt, made = _dialogue(row, prompt, answers, names)
+    tools = _tools(row)
+    made_prompt, made = _dialogue(row, prompt, answers, names, chat=tools is not None)
     _check_numbers(row, len(answers))
     return {
         # Columns of type any are stored as JSON.
@@ -153,16 +154,16 @@ def _made(
         "margin": row.get("margin"),
         "weight": row.get("weight"),
         "violations": row.get("violations"),
-        "tools": _tools(row),
+        "tools": tools,
     }
 
 
 def _dialogue(
-    row: Row, prompt: Any, answers: Sequence[Any], names: Sequence[str]
+    row: Row, prompt: Any, answers: Sequence[Any], names: Sequence[str], *, chat: bool
 ) -> tuple[str | list[Message], list[Any]]:
-    """Prompt and answers, all of them texts or all of them messages."""
+    """Prompt and answers, all of them texts or, of a ``chat`` in any case, all of them messages."""
     system = row.get("system") or None
-    if not any(map(is_messages, (prompt, *answers))) and system is None and row.get("tools") is None:
+    if not any(map(is_messages, (prompt, *answers))) and system is None and not chat:
         if not prompt:
             raise ValueError("prompt: expected a text or messages, found an empty string")
         return prompt, list(answers)

@@ -94,6 +94,8 @@ def gpt(text: str) -> dict[str, str]:
             None,
             {**CHAT, "tools": [{"type": "function"}]},
         ),
+        ({"prompt": "p", "chosen": "c", "rejected": "r", "tools": []}, None, TEXTS),
+        ({"prompt": "p", "chosen": "c", "rejected": "r", "tools": ""}, None, TEXTS),
         (
             {"prompt": "p", "answers": ["a", "b", "c"], "scores": [3, 1, 2.5]},
             "ranked answers",
