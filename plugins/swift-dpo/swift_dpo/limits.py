@@ -10,6 +10,7 @@ from swift_dpo.data_options import Overlong
 from swift_dpo.tokens import TokenRow
 
 TOO_LONG = "too long"
+_UNCUT = ", or set overlong to drop or truncate_answer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,11 @@ class Limits:
         """
         cut = 0
         if self.max_prompt_length is not None and len(row.prompt) > self.max_prompt_length:
-            row = _shorter_prompt(row, self.max_prompt_length, opening(), "max_prompt_length")
+            opens = opening()
+            if self.overlong == "drop" and self.max_prompt_length <= opens:
+                return LeftOut(TOO_LONG)
+            otherwise = ", or set overlong to drop"
+            row = _shorter_prompt(row, self.max_prompt_length, opens, "max_prompt_length", otherwise)
             cut = 1
         longest = max(map(len, row.answers))
         if self.max_length is None or len(row.prompt) + longest <= self.max_length:
@@ -52,7 +57,8 @@ class Limits:
                 "truncate_answer"
             )
         if self.overlong == "truncate_prompt":
-            return _shorter_prompt(row, self.max_length - longest, opening(), "max_length"), cut + 1
+            size = self.max_length - longest
+            return _shorter_prompt(row, size, opening(), "max_length", _UNCUT), cut + 1
         return self._shorter_answers(row, self.max_length, cut)
 
     def fit_prompt(self, prompt: list[int], opening: Callable[[], int], answer: int) -> list[int]:
@@ -69,12 +75,12 @@ class Limits:
         """
         row = TokenRow(prompt, [], [], [])
         if self.max_prompt_length is not None and len(row.prompt) > self.max_prompt_length:
-            row = _shorter_prompt(row, self.max_prompt_length, opening(), "max_prompt_length")
+            row = _shorter_prompt(row, self.max_prompt_length, opening(), "max_prompt_length", "")
         if self.overlong != "truncate_prompt" or self.max_length is None:
             return row.prompt
         size = max(self.max_length - answer, self.max_length // 2)
         if len(row.prompt) > size:
-            row = _shorter_prompt(row, size, opening(), "max_length")
+            row = _shorter_prompt(row, size, opening(), "max_length", _UNCUT)
         return row.prompt
 
     def _shorter_answers(self, row: TokenRow, max_length: int, cut: int) -> tuple[TokenRow, int]:
@@ -94,12 +100,11 @@ class Limits:
         return made, cut + sum(over)
 
 
-def _shorter_prompt(row: TokenRow, size: int, opening: int, limit: str) -> TokenRow:
+def _shorter_prompt(row: TokenRow, size: int, opening: int, limit: str, otherwise: str) -> TokenRow:
     if size <= opening:
         raise ValueError(
             f"prompt: {limit} leaves {max(size, 0):,} tokens for the prompt, whose beginning alone "
-            f"(what the chat template and the tokenizer write) has {opening:,}; raise {limit}, or set "
-            "overlong to drop or truncate_answer"
+            f"(what the chat template and the tokenizer write) has {opening:,}; raise {limit}{otherwise}"
         )
     prompt = row.prompt
     return row._replace(prompt=[*prompt[:opening], *prompt[len(prompt) - size + opening :]])

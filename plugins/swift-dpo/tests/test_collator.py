@@ -260,6 +260,22 @@ def test_a_limit_for_prompts_cuts_prompts_only(make: Any) -> None:
     assert lengths(make(limits=limits)) == (prompt - 3, first, second)
 
 
+@pytest.mark.parametrize("overlong", ["error", "drop", "truncate_prompt", "truncate_answer"])
+def test_a_prompt_of_which_only_the_opening_would_be_left_is_dropped_where_that_is_asked(
+    make: Any, overlong: Any
+) -> None:
+    limits = Limits(max_length=None, max_prompt_length=3, overlong=overlong)
+    collator = make(limits=limits)
+    if overlong == "drop":
+        assert collator.encode(LONG) == LeftOut("too long")
+    else:
+        with pytest.raises(ValueError, match=r"; raise max_prompt_length, or set overlong to drop$"):
+            collator.encode(LONG)
+    # A prompt of an evaluation is not left out.
+    with pytest.raises(ValueError, match=r"; raise max_prompt_length$"):
+        limits.fit_prompt([0] * 9, lambda: 3, answer=1)
+
+
 def test_answers_are_cut_on_the_right_and_then_have_no_end(make: Any) -> None:
     prompt, first, second = lengths(make())
     assert second < first
