@@ -13,7 +13,7 @@ class Answers:
 
     Attributes:
         logps: [A] float32, the sum of weight x log p(token) over an answer's tokens.
-        tokens: [A] float32, how many tokens that is a sum of.
+        tokens: [A] float32, how many tokens that is a sum of, those of weight 0 included.
         reference: [A] the same under the reference, without gradient; None where the task has none.
         confidence: [A] without gradient, the mean over tokens of log p(token) - log sum_v p(v)^2; None unless
             the loss asks for it.

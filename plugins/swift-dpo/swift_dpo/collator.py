@@ -156,9 +156,8 @@ class PreferenceCollator:
         row, cut = fitted
         if not all(map(any, row.counted)):
             return LeftOut(NOTHING)
-        if self.ld_alpha is not None:
-            row = row._replace(counted=desensitised(row.counted, self.ld_alpha))
-        keys = [key_of(row.prompt, *pair) for pair in zip(row.answers, row.counted, strict=True)]
+        weights = self.weights(row.counted)
+        keys = [key_of(row.prompt, *pair) for pair in zip(row.answers, weights, strict=True)]
         scores = [scores[place] for place in kept]
         if self.kind != "answers" and not chosen_pairs(scores, keys, self.pairs):
             return LeftOut(IDENTICAL)  # once they are cut
@@ -180,6 +179,10 @@ class PreferenceCollator:
             + (0 if other is None else len(other.answers[0])),
             "truncated": cut,
         }
+
+    def weights(self, counted: list[list[float]]) -> list[list[float]]:
+        """What each token of a row's answers weighs in their log-probabilities, given which of them count."""
+        return counted if self.ld_alpha is None else desensitised(counted, self.ld_alpha)
 
     def render(self, args: TrainingArguments) -> Render:
         """What writes the prompts that evaluations answer: as those of rows, and cut as they are."""
@@ -241,13 +244,15 @@ class PreferenceCollator:
         parents = [prompts.setdefault(tuple(feature["prompt"]), len(prompts)) for feature in features]
         rows = Sequences()
         for feature, parent in zip(features, parents, strict=True):
-            rows.add(feature["answers"], feature["counted"], feature["keys"], feature["complete"], parent)
+            counted = feature["counted"]
+            weights = self.weights(counted)
+            rows.add(feature["answers"], counted, weights, feature["keys"], feature["complete"], parent)
             rows.scores += feature["scores"]
         own = len(rows.ids)
         if features[0]["unrelated"] is not None:
             for feature, parent in zip(features, parents, strict=True):
-                weights, key = feature["unrelated_counted"], feature["unrelated_key"]
-                rows.add([feature["unrelated"]], [weights], [key], [True], parent)
+                counted, key = [feature["unrelated_counted"]], feature["unrelated_key"]
+                rows.add([feature["unrelated"]], counted, counted, [key], [True], parent)
                 rows.scores.append(0.0)
         flat = flat_batch(
             [*map(list, prompts), *rows.ids],

@@ -49,6 +49,7 @@ class Probes:
             raise UserError(
                 "dataset: none of the rows that the exported model should be compared on can be encoded"
             )
+        self._weights = [collator.weights(features["counted"]) for features in self.rows]
         self._dtype = next(model.parameters()).dtype
         device = next(model.parameters()).device
         self.expected: list[float] = []
@@ -72,7 +73,8 @@ class Probes:
             SwiftError: it is too large, or no number.
         """
         with evaluating(plain):
-            found = [value for features in self.rows for value in _plain_logps(plain, features)]
+            rows = zip(self.rows, self._weights, strict=True)
+            found = [value for features, weights in rows for value in _plain_logps(plain, features, weights)]
         tokens = [len(answer) for features in self.rows for answer in features["answers"]]
         allowed = _TOLERANCE.get(self._dtype, _TOLERANCE_FLOAT32)
         differences = [abs(a - b) for a, b in zip(found, self.expected, strict=True)]
@@ -87,18 +89,18 @@ class Probes:
         return max(differences)
 
 
-def _plain_logps(plain: Any, features: Mapping[str, Any]) -> list[float]:
+def _plain_logps(plain: Any, features: Mapping[str, Any], weights: Sequence[Sequence[float]]) -> list[float]:
     """[K] sum of weight x log p(token) over each answer, the whole texts padded on the right."""
     start = len(features["prompt"])
     wholes = [[*features["prompt"], *answer] for answer in features["answers"]]
     batch = {name: tensor.to(plain.device) for name, tensor in pad_batch(wholes, pad_token_id=0).items()}
     logits = plain(**batch).logits.float()  # [K, L, V]
     found = []
-    for row, whole, counted in zip(logits, wholes, features["counted"], strict=True):
+    for row, whole, weighs in zip(logits, wholes, weights, strict=True):
         every = row[start - 1 : len(whole) - 1].log_softmax(-1)
         targets = torch.tensor(whole[start:], device=row.device)
-        weights = torch.tensor(counted, device=row.device)
-        found.append(float((every.gather(1, targets[:, None])[:, 0] * weights).sum()))
+        scale = torch.tensor(weighs, device=row.device)
+        found.append(float((every.gather(1, targets[:, None])[:, 0] * scale).sum()))
     return found
 
 

@@ -20,6 +20,7 @@ class Sequences:
     def __init__(self) -> None:
         self.ids: list[list[int]] = []
         self.counted: list[list[float]] = []
+        self.weights: list[list[float]] = []
         self.keys: list[int] = []
         self.complete: list[bool] = []
         self.scores: list[float] = []
@@ -29,12 +30,14 @@ class Sequences:
         self,
         ids: Sequence[list[int]],
         counted: Sequence[list[float]],
+        weights: Sequence[list[float]],
         keys: Sequence[int],
         complete: Sequence[bool],
         parent: int,
     ) -> None:
         self.ids += ids
         self.counted += counted
+        self.weights += weights
         self.keys += keys
         self.complete += complete
         self.parents += [parent] * len(ids)
@@ -48,9 +51,10 @@ class Sequences:
         # A token is predicted where the one before it lies; the first by the prompt's last.
         predictors = flat.first[prompts + owners] + within - 1
         predictors[starts] = flat.last[torch.tensor(self.parents)]
-        weights = torch.tensor([weight for row in self.counted for weight in row], dtype=torch.float32)
+        weights = torch.tensor([weight for row in self.weights for weight in row], dtype=torch.float32)
         targets = torch.tensor([token for row in self.ids for token in row])
-        counts = weights > 0  # [T of all tokens]
+        # Not by weights: one that weighs nothing (ld_alpha: 0) is still a token of its answer, as in TRL.
+        counts = torch.tensor([mark > 0 for row in self.counted for mark in row])  # [T of all tokens]
         owners = owners[counts]
         return {
             "predictors": predictors[counts],

@@ -60,11 +60,17 @@ def features(collator: PreferenceCollator, *rows: dict[str, Any]) -> list[dict[s
     return made  # type: ignore[return-value]
 
 
-def slow_sums(model: Any, encoded: list[dict[str, Any]]) -> list[float]:
-    """Log-probability of each answer: whole texts, one by one, in float64."""
+def slow_sums(model: Any, encoded: list[dict[str, Any]], ld_alpha: float = 1.0) -> list[float]:
+    """Log-probability of each answer: whole texts, one by one, in float64; LD-DPO as TRL has it."""
     sums = []
     for feature in encoded:
-        answers = list(zip(feature["answers"], feature["counted"], strict=True))
+        shared = min(sum(row) for row in feature["counted"])
+        places = [[sum(row[: n + 1]) for n in range(len(row))] for row in feature["counted"]]
+        weights_of = [
+            [one * (1.0 if place <= shared else ld_alpha) for one, place in zip(*pair, strict=True)]
+            for pair in zip(feature["counted"], places, strict=True)
+        ]
+        answers = list(zip(feature["answers"], weights_of, strict=True))
         if feature["unrelated"] is not None:
             answers.append((feature["unrelated"], feature["unrelated_counted"]))
         for answer, weights in answers:
@@ -85,15 +91,18 @@ def flat_sums(model: Any, batch: dict[str, Any]) -> Tensor:
     return torch.zeros(len(batch["tokens"]), dtype=torch.float64).index_add(0, batch["owners"], picked)
 
 
-@pytest.mark.parametrize("ld_alpha", [None, 0.3])
+@pytest.mark.parametrize("ld_alpha", [None, 0.3, 0.0])
 def test_sums_are_those_of_whole_texts(causal: Path, make: Any, ld_alpha: float | None) -> None:
     model = AutoModelForCausalLM.from_pretrained(causal).double().eval()
     collator = make(ld_alpha=ld_alpha)
     encoded = features(collator, RANKED, PAIR, TURNS)
     with torch.no_grad():
-        found = flat_sums(model, collator(encoded))
-        expected = slow_sums(model, encoded)
+        batch = collator(encoded)
+        found = flat_sums(model, batch)
+        expected = slow_sums(model, encoded, 1.0 if ld_alpha is None else ld_alpha)
     assert len(found) == 7
+    # TRL divides by the whole completion, whatever its tokens weigh.
+    assert batch["tokens"].tolist() == [sum(row) for feature in encoded for row in feature["counted"]]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
 
@@ -178,13 +187,14 @@ def test_a_mean_of_tokens_counts_those_of_better_answers(make: Any) -> None:
 
 
 def test_weights_beyond_the_shared_length(make: Any) -> None:
-    (feature,) = features(make(ld_alpha=0.25), row("q", " a a a a", " b"))
-    short = len(feature["answers"][1])
-    assert feature["counted"][1] == [1.0] * short
-    assert feature["counted"][0] == [1.0] * short + [0.25] * (len(feature["answers"][0]) - short)
-    (none,) = features(make(ld_alpha=0.0), row("q", " a a a a", " b"))
-    batch = make(ld_alpha=0.0)([none])
-    assert batch["tokens"].tolist() == [short, short]
+    for alpha in (0.25, 0.0):
+        collator = make(ld_alpha=alpha)
+        (feature,) = features(collator, row("q", " a a a a", " b"))
+        long, short = map(len, feature["answers"])
+        batch = collator([feature])
+        assert batch["weights"].tolist() == [1.0] * short + [alpha] * (long - short) + [1.0] * short
+        # What weighs nothing is a token of its answer still.
+        assert batch["tokens"].tolist() == [long, short]
 
 
 def test_keys_name_a_sequence_and_its_weights(make: Any) -> None:
