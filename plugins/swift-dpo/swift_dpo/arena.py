@@ -12,7 +12,7 @@ import numpy as np
 from torch import distributed, nn
 
 from swift_core.data.all_faults import all_of
-from swift_core.errors import SwiftError
+from swift_core.errors import SwiftError, UserError
 from swift_core.flat.processes import is_sharded, rank_and_world
 from swift_core.hookspecs import Evaluation
 from swift_dpo.elo import elo_gain
@@ -187,7 +187,7 @@ def make_arena(
 
 
 def check_arena(args: TrainingArguments, write: Callable[[list[Question]], Any] = list) -> None:
-    """Refuse a judge and a file of prompts that can't be used, before a model is built and trained.
+    """Refuse a judge and a file of prompts that can't or won't be used, before a model is built and trained.
 
     Args:
         args: of the run.
@@ -196,7 +196,20 @@ def check_arena(args: TrainingArguments, write: Callable[[list[Question]], Any] 
     Raises:
         UserError: see :func:`make_arena`; all faults at once.
     """
-    all_of([partial(check_judge, args), partial(_check_prompts, args, write)])
+    all_of([partial(_check_asks, args), partial(check_judge, args), partial(_check_prompts, args, write)])
+
+
+def _check_asks(args: TrainingArguments) -> None:
+    task = args.task
+    useless = [name for name in ("judge", "eval_prompts") if getattr(task, name) is not None]
+    if task.eval_samples == 0 and useless:
+        raise UserError(
+            *(
+                f"{name}: has no effect with eval_samples 0, which asks nothing; leave it out, or raise "
+                "eval_samples"
+                for name in useless
+            )
+        )
 
 
 def _check_prompts(args: TrainingArguments, write: Callable[[list[Question]], Any]) -> None:

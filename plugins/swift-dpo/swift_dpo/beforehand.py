@@ -44,6 +44,13 @@ def _check_arena(args: TrainingArguments, collator: PreferenceCollator) -> None:
 
 
 def _refuse_useless(args: TrainingArguments) -> None:
+    # Loads what judges answers.
+    from swift_dpo.judge_making import check_endpoint_options
+
+    all_of([partial(_refuse_named, args), partial(check_endpoint_options, args.task)])
+
+
+def _refuse_named(args: TrainingArguments) -> None:
     useless = [name for name in _OF_EVALUATIONS if getattr(args.task, name) is not None]
     if useless:
         raise UserError(

@@ -32,7 +32,7 @@ def make_judge(args: TrainingArguments) -> Judge | None:
         UserError: options contradict each other, or what they name can't be used.
     """
     task = args.task
-    _useless(task)
+    check_endpoint_options(task)
     name = task.judge
     if name is None:
         return None
@@ -56,7 +56,7 @@ def check_judge(args: TrainingArguments) -> None:
     if name is None or _is_url(name) or is_function(name):
         make_judge(args)
         return
-    _useless(args.task)
+    check_endpoint_options(args.task)
     from swift_dpo.reward_model import folder_of
 
     folder_of(name, args)
@@ -66,8 +66,12 @@ def _is_url(name: str | None) -> bool:
     return name is not None and re.match(r"https?://", name, re.IGNORECASE) is not None
 
 
-def _useless(task: Any) -> None:
-    """Refuse options of endpoints where none is asked."""
+def check_endpoint_options(task: Any) -> None:
+    """Refuse options of endpoints where none is asked.
+
+    Raises:
+        UserError: one was given.
+    """
     if _is_url(task.judge):
         return
     found = "no judge" if task.judge is None else f"judge={task.judge}"

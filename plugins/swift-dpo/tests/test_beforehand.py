@@ -64,10 +64,32 @@ def test_what_evaluations_use_needs_evaluation_data(
     assert fault.startswith(f"{next(iter(options))}: is used at evaluations, and there is no evaluation data")
 
 
+def test_options_of_a_judge_are_refused_without_one_whether_or_not_there_is_evaluation_data(
+    causal: Path, pairs: Rows, make_args: Make
+) -> None:
+    args = make_args(causal, judge_model="j", judge_timeout_seconds=5)
+    for evaluation in (None, pairs):
+        assert [fault.split(" with")[0] for fault in faults(args, pairs, evaluation)] == [
+            "judge_model: has no effect",
+            "judge_timeout_seconds: has no effect",
+        ]
+
+
+def test_a_judge_and_prompts_are_refused_where_nothing_is_asked(
+    causal: Path, pairs: Rows, make_args: Make
+) -> None:
+    judge = f"{Path(__file__).parent}/toy_judge.py:length"
+    args = make_args(causal, eval_samples=0, judge=judge, eval_prompts="p.jsonl")
+    assert [fault.split(", which")[0] for fault in faults(args, pairs, pairs)] == [
+        "judge: has no effect with eval_samples 0",
+        "eval_prompts: has no effect with eval_samples 0",
+    ]
+
+
 def test_a_reward_model_is_looked_for_under_the_name_judge(
     causal: Path, pairs: Rows, make_args: Make, tmp_path: Path
 ) -> None:
-    (fault,) = faults(make_args(causal, judge=f"{tmp_path}/none"), pairs, pairs)
+    (fault,) = faults(make_args(causal, judge=f"{tmp_path}/none", eval_samples=2), pairs, pairs)
     assert fault.startswith("judge: there is no folder")
 
 
