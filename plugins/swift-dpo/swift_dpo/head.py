@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -96,6 +97,8 @@ class _LinearLogps(torch.autograd.Function):
         return logps, sharpness
 
     @staticmethod
+    # The gradient is written down without its own: a second derivative would be wrong in silence.
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, logps, gradient = ctx.saved_tensors
         if gradient is not None:

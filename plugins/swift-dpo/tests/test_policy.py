@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from swift_core.errors import UserError
 from swift_core.flat import FlatBatch, flat_batch
+from swift_dpo.head import linear_token_scores
 from swift_dpo.policy import as_policy
 from swift_dpo.scoring import answer_scores
 
@@ -123,6 +124,15 @@ def test_a_second_backward_pass_gives_the_same_gradients(monkeypatch):
     loss.backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, first[name], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_second_derivative_is_an_error_rather_than_wrong(frozen):
+    hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=not frozen)
+    logps = linear_token_scores(hidden, weight, None, torch.tensor([0, 1, 4])).logps
+    (first,) = torch.autograd.grad(logps.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
