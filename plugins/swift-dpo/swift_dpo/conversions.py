@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 def from_pair(row: Row) -> dict[str, Any]:
-    """Rows with ``prompt``, ``chosen`` and ``rejected``; the answers may repeat the prompt before them.
+    """Rows with ``prompt``, ``chosen`` and ``rejected``; the answers may repeat a prompt of messages.
 
     Where the prompt is a text and the answers are conversations from their beginning on, these have it.
     """
