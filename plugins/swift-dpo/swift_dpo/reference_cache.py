@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from swift_core.runs.atomic import sha256_of
 
-_WEIGHTS = (".safetensors", ".bin", ".py")
+_WEIGHTS_AND_CODE = (".safetensors", ".bin", ".py")
 _CONFIGS = ("config.json", "adapter_config.json")
 _RECORD = np.dtype([("key", "<i8"), ("logp", "<f8")])
 
@@ -89,10 +89,7 @@ def cache_folder(cache_dir: str | None, weights: Iterable[Path], precision: str)
     digest = hashlib.sha256(precision.encode())
     for folder in weights:
         for path in sorted(folder.iterdir()):
-            if path.suffix in (".safetensors", ".bin", ".py") or path.name in (
-                "config.json",
-                "adapter_config.json",
-            ):
+            if path.suffix in _WEIGHTS_AND_CODE or path.name in _CONFIGS:
                 digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     base = Path(cache_dir).expanduser() if cache_dir else Path(constants.HF_HOME) / "swift"
     return base / "reference" / digest.hexdigest()[:32]
