@@ -38,7 +38,8 @@ class Training:
     Attributes:
         data: for each set of rows its use (``train``, ``eval``), its name and its number of rows.
         options: those that shape the result.
-        metrics: figures of the last evaluation of the run; empty when there was none.
+        metrics: figures of the last evaluation of the run, without those that are NaN; empty when there was
+            none.
         evaluated_on: name of the evaluation data.
     """
 
@@ -79,7 +80,8 @@ def training_of(
     metrics = {
         name.removeprefix("eval_"): float(value)
         for name, value in measured.items()
-        if name.startswith("eval_") and name not in ("eval_runtime", "eval_loss")
+        # A record has null for a figure that is NaN or infinite; nothing can be told of it.
+        if name.startswith("eval_") and name not in ("eval_runtime", "eval_loss") and value is not None
     }
     where = evaluated_on or next((name for use, name, _ in data if use == "eval"), None)
     shown = {name: value for name, value in values.items() if value not in (None, "", False, [], -1)}

@@ -64,13 +64,15 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _figures(metrics: dict[str, float]) -> str:
+def _figures(metrics: dict[str, float | None]) -> str:
     shown = {
         n.removeprefix("eval_"): v
         for n, v in metrics.items()
         if n.startswith("eval_") and n != "eval_runtime"
     }
-    return "  ".join(f"{name} {value:.4g}" for name, value in [*shown.items()][:3])
+    # A record has null for a figure that is NaN or infinite.
+    told = {name: "-" if value is None else f"{value:.4g}" for name, value in shown.items()}
+    return "  ".join(f"{name} {value}" for name, value in [*told.items()][:3])
 
 
 def gate(parsed: argparse.Namespace) -> int:

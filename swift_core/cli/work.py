@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import SwiftError, UserError
+from swift_core.runs.plain import plain
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
@@ -116,7 +117,8 @@ def export(parsed: argparse.Namespace) -> int:
 
 def _finish(parsed: argparse.Namespace, result: Any, say: Callable[[], None]) -> None:
     if parsed.json:
-        print(json.dumps(result, ensure_ascii=False))
+        # NaN is no JSON; it is null here as in the run's record.
+        print(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))
     else:
         say()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -17,8 +18,11 @@ from typing import Any
 
 import pytest
 
-from swift_core import SwiftTrainer, __version__
+from swift_core import SwiftTrainer, __version__, runner
+from swift_core.cards import training_of
 from swift_core.runfile import read_run_file
+from swift_core.runner import open_trained
+from swift_core.runs.record import Run
 
 # -- showing ----------------------------------------------------------------------------------------------
 
@@ -200,6 +204,17 @@ def test_training_goes_on_from_an_adapter_alone_merged_or_not(project, cli):
     for use_lora in ("false", "true"):
         done = cli(f"train run.yaml model_name_or_path={saved} use_lora={use_lora} max_steps=1")
         assert done.code == 0, done.err
+
+
+def test_a_figure_that_is_nan_is_told(project, trained_run, cli, monkeypatch):
+    shutil.copytree(trained_run.parent.parent, project / "out")
+    (run,) = map(Run.open, (path.parent for path in project.glob("out/*/*/run.json")))
+    run.update(metrics={"eval_mrr": math.nan, "eval_ndcg@10": 0.5})
+    done = cli("runs out")
+    assert done.code == 0 and "mrr -  ndcg@10 0.5" in done.out
+    assert training_of(open_trained(run, []), run).metrics == {"ndcg@10": 0.5}
+    monkeypatch.setattr(runner, "evaluate_run", lambda *_: {"eval_mrr": math.nan})
+    assert cli("evaluate out --json").out == '{"eval_mrr": null}\n'
 
 
 # -- Ctrl-C -----------------------------------------------------------------------------------------------
