@@ -57,7 +57,8 @@ def prepare_task(
     """Load the hooks, check every row, tokenise once.
 
     The data sets given win over those that the options name. Without ``check`` nothing is to be trained:
-    the task is not asked whether it can train on them, and its collator learns nothing from them.
+    neither the loop nor the task is asked whether it can train on them, and the collator learns nothing from
+    them.
 
     Raises:
         UserError: the plugin, the options or the data can't be used.
@@ -84,10 +85,10 @@ def prepare_task(
     key = encoding_key(args, collator)
     encode = partial(_encode, args=args, collator=collator, key=key)
     train, evaluation = all_of([partial(_if_any, encode, data) for data in (train, evaluation)])
-    if train is not None:
+    if check and train is not None:
         _check_loop(args, train, evaluation)
-    if check and train is not None and hasattr(collator, "check"):
-        collator.check(train, args)
+        if hasattr(collator, "check"):
+            collator.check(train, args)
     if evaluation is not None and hasattr(collator, "check_evaluation"):
         collator.check_evaluation(evaluation)
     return Preparation(runtime, collator, train, evaluation)
@@ -212,6 +213,7 @@ def prepare_for_export(args: TrainingArguments) -> Preparation:
     try:
         return prepare_task(args, check=False)
     except UserError as error:
+        # Faults of the options come up again without the data, and are not swallowed.
         without = prepare_task(args.replace(dataset=None), check=False)
         print(f"the training data is not at hand: {error.faults[0]}")
         return without

@@ -95,7 +95,9 @@ def _is_evaluated(trainer: SwiftTrainer) -> bool:
     return not trainer.args.load_best_model_at_end and state.global_step in measured
 
 
-_ONLY_TRAINING = frozenset({"eval_strategy", "eval_on_start", "load_best_model_at_end", "bf16", "fp16"})
+_ONLY_TRAINING = frozenset(
+    {"eval_strategy", "eval_on_start", "early_stopping_patience", "load_best_model_at_end", "bf16", "fp16"}
+)
 """Options of a recorded run that say nothing of its model, and may not fit another machine or other data."""
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from swift_core import SwiftTrainer, __version__, runner
 from swift_core.cards import training_of
+from swift_core.preparation import prepare_for_evaluation, prepare_for_export
 from swift_core.runfile import read_run_file
 from swift_core.runner import open_trained
 from swift_core.runs.record import Run
@@ -185,6 +186,20 @@ def test_a_run_is_exported_where_its_training_could_not_run(change: str, project
     path.write_text(json.dumps(record))
     done = cli("export R --format hf")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    "training", [{"early_stopping_patience": 3, "eval_strategy": "epoch"}, {"max_tokens_per_batch": 1}]
+)
+def test_a_run_is_not_asked_again_whether_its_training_could_run(
+    training: dict[str, Any], trained_run, project
+):
+    run = Run.open(trained_run)
+    run.record["options"].update({"dataset": str(trained_run.parents[2] / "train.jsonl"), **training})
+    args = open_trained(run, ["eval_split=0.25", f"model_name_or_path={run.model}"])
+    for prepare in (prepare_for_evaluation, prepare_for_export):
+        ready = prepare(args)
+        assert ready.train is not None and ready.evaluation is not None
 
 
 def test_the_json_of_a_run_is_all_that_stdout_holds(project, swift):
