@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from swift_core.arguments import TrainingArguments, parse_overrides
+from swift_core.arguments import TrainingArguments, known_options, parse_overrides
 from swift_core.errors import SwiftError, UserError
 from swift_core.exports import export_faults
-from swift_core.labels.applying import findings_of, gate_findings, recorded, refuse_breaches
+from swift_core.labels.applying import Applied, findings_of, gate_findings, recorded, refuse_breaches
 from swift_core.labels.verdicts import gates_for, has_failed, refuse_failed, settle_gates
 from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
+from swift_core.registry import find_task
 from swift_core.resuming import checkpoint_to_resume
+from swift_core.runfile import parse_value
 from swift_core.runs.record import Run
 from swift_core.runs.redact import HIDDEN
 from swift_core.runs.stored import writing_told
@@ -124,9 +126,24 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
         for name, value in run.record["options"].items()
         if value != HIDDEN and name not in _ONLY_TRAINING
     }
+    governance = recorded(run.record)
+    options = _measured_as_asked(options, overrides, run.record["task_type"], governance)
     options["task_type"] = run.record["task_type"]
-    args = TrainingArguments.from_record(options, overrides, governance=recorded(run.record))
-    return args_for(model, args)
+    return args_for(model, TrainingArguments.from_record(options, overrides, governance=governance))
+
+
+def _measured_as_asked(
+    options: Mapping[str, Any], overrides: Sequence[str], task_type: str, governance: Applied | None
+) -> dict[str, Any]:
+    """The ``options`` of a record; where ``overrides`` name evaluation data, no other option does so too."""
+    known = known_options(find_task(task_type))
+    naming = {"eval_dataset", "eval_split", *(name for name, option in known.items() if option.evaluates)}
+    asked = {
+        name for name, text in parse_overrides(overrides).items() if name in naming and parse_value(text)
+    }
+    said = options.keys() | (governance.values.keys() if governance is not None else set())
+    others = (naming - asked) & said if asked else set()
+    return {**options, **{name: known[name].default_json for name in others}}
 
 
 def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float]:

@@ -202,6 +202,27 @@ def test_a_run_is_not_asked_again_whether_its_training_could_run(
         assert ready.train is not None and ready.evaluation is not None
 
 
+@pytest.mark.parametrize(
+    ("recorded", "asked"),
+    [
+        ({"eval_split": 0.25}, "eval_dataset=train.jsonl"),
+        ({"eval_dataset": "train.jsonl"}, "eval-split=0.5"),
+        ({"eval_retrieval": "beir"}, "eval_dataset=train.jsonl"),
+        ({"eval_dataset": "train.jsonl"}, "eval_retrieval=beir"),
+    ],
+)
+def test_evaluation_data_that_is_asked_for_takes_the_place_of_the_runs(
+    recorded: dict[str, Any], asked: str, trained_run
+):
+    run = Run.open(trained_run)
+    run.record["options"].update(recorded)
+    args = open_trained(run, [asked])
+    kept = {name: args.given.get(name) for name in ("eval_dataset", "eval_split", "eval_retrieval")}
+    name, _, value = asked.replace("-", "_").partition("=")
+    assert {name: str(found) for name, found in kept.items() if found} == {name: value}
+    assert open_trained(run, ["seed=2"]).given.items() >= recorded.items()
+
+
 def test_the_json_of_a_run_is_all_that_stdout_holds(project, swift):
     done = swift("train", "run.yaml", "eval_split=0.25", "export_formats=[hf]", "--json", "seed=3", code=0)
     told = json.loads(done.stdout)

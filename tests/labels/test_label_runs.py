@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from swift_core import SwiftTrainer, TrainingArguments, UserError
+from swift_core.resuming import new_run
+from swift_core.runner import open_trained
 
 APPROVED = """\
 [labels.speed-curve]
@@ -64,6 +66,15 @@ def test_a_run_is_filed_under_its_label_and_reloaded_without_the_file(cli, proje
     assert cli(f"export {run} --format coefficients").code == 0
     manifest = json.loads((run / "exports/coefficients/manifest.json").read_text())
     assert (manifest["label"], manifest["gates"]) == ("speed-curve", None)
+
+
+def test_evaluation_data_that_is_asked_for_takes_the_place_of_the_labels(project, write):
+    write(APPROVED + "defaults = { eval_split = 0.5 }\n")
+    run = new_run(TrainingArguments("speed-curve"))
+    run.model.mkdir()
+    assert open_trained(run, []).eval_split == 0.5
+    args = open_trained(run, ["eval_dataset=data.csv"])
+    assert (args.eval_dataset, args.eval_split) == ("data.csv", None)
 
 
 def test_arguments_of_a_label_can_be_copied_pickled_and_changed(project, write):
