@@ -81,7 +81,12 @@ def gate(parsed: argparse.Namespace) -> int:
     applied = gates_for(run, parsed.labels)
     if applied is not None and not applied.gates and run.record.get("gates") is not None:
         settle_gates(run, applied)
-        print(f"label '{applied.name}' has no gates any more in {applied.place}: the verdict is taken back")
+        if parsed.json:
+            print(json.dumps({"run_id": run.id, "passed": None, "file": applied.place, "results": []}))
+        else:
+            print(
+                f"label '{applied.name}' has no gates any more in {applied.place}: the verdict is taken back"
+            )
         return 0
     if applied is None or not applied.gates:
         raise UserError(

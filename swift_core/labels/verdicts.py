@@ -26,7 +26,10 @@ def settle_gates(run: Run, applied: Applied) -> list[GateResult]:
         A result for each gate; none when there are no gates, which takes an earlier verdict back.
     """
     gates = [parse_gate(text) for text in applied.gates]
-    if not gates and run.record.get("gates") is None:
+    if not gates:
+        # Passed would be a verdict too, though nobody has judged.
+        if run.record.get("gates") is not None:
+            run.take_verdict_back()
         return []
     baseline: Mapping[str, Any] | str | None = None
     if applied.label is not None and any(gate.baseline for gate in gates):

@@ -114,6 +114,10 @@ class Run:
             changes["resolved_options"] = redacted(resolved_options)
         self._update_on_disk(without_credentials(changes))
 
+    def take_verdict_back(self) -> None:
+        """Forget what the run made of gates that its label has no more; raises as :meth:`update`."""
+        self._update_on_disk({"gates": None})
+
     def end(self, state: Literal["finished", "failed", "interrupted"], error: str | None = None) -> None:
         """Record how and when the run, and this session of it, ended."""
         ended = now()

@@ -268,8 +268,17 @@ def test_the_gate_command_judges_by_the_file_as_it_is_now(cli, project, write):
     write(APPROVED)
     done = cli(f"gate {run}")
     assert done.code == 0 and "has no gates any more in labels.toml: the verdict is taken back" in done.out
-    verdict = record_of(run)["gates"]
-    assert verdict["passed"] and not verdict["results"]
+    assert record_of(run)["gates"] is None and json.loads(cli("runs --json").out)[0]["gates"] is None
+
+
+def test_a_verdict_that_is_taken_back_is_none(cli, project, write):
+    write(HARD)
+    run = new_run(TrainingArguments("speed-curve"))
+    assert cli(f"gate {run.folder}").code == 1
+    write(APPROVED)
+    done = cli(f"gate {run.folder} --json")
+    told = {"run_id": run.id, "passed": None, "file": "labels.toml", "results": []}
+    assert (done.code, json.loads(done.out), record_of(run.folder)["gates"]) == (0, told, None)
 
 
 def test_the_gate_command_of_a_label_without_gates_says_so(cli, project, write):
