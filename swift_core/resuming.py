@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from swift_core.extensions import extension_packages
 from swift_core.labels.applying import former_names, other_label_faults
 from swift_core.runs.record import Run, find_resumable
 from swift_core.runs.redact import redacted
+from swift_core.runs.stored import writing_told
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
@@ -112,6 +114,25 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
     ]
     if faults:
         raise UserError(*faults)
+
+
+def take_over(run: Run, checkpoint: Path) -> None:
+    """Make ``run`` that of this process, with ``checkpoint`` as its last one.
+
+    Checkpoints that a kill cut off are removed. Later ones are of a course that is left, with which the next
+    ``--resume`` must not go on: they are set aside as ``abandoned-checkpoint-N``.
+
+    Raises:
+        UserError: the run has finished or runs, or the disk refused.
+    """
+    run.continue_()
+    run.remove_incomplete_checkpoints()
+    complete = run.checkpoints()
+    for later in complete[complete.index(checkpoint.absolute()) + 1 :]:
+        aside = later.with_name(f"abandoned-{later.name}")
+        with writing_told(run.folder):
+            shutil.rmtree(aside, ignore_errors=True)
+            later.rename(aside)
 
 
 def new_run(args: TrainingArguments) -> Run:

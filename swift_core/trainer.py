@@ -39,7 +39,7 @@ from swift_core.preparation import (
     prepare_data,
     prepare_task,
 )
-from swift_core.resuming import checkpoint_to_resume, new_run, refuse_other_run
+from swift_core.resuming import checkpoint_to_resume, new_run, refuse_other_run, take_over
 from swift_core.runs.atomic import TEMPORARY, swap_folder
 from swift_core.runs.record import Run, keep_evaluation
 from swift_core.runs.redact import redacted
@@ -251,8 +251,7 @@ class SwiftTrainer(transformers.Trainer):
         run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
         if checkpoint is not None:
             refuse_other_run(run, self.options, data)
-            run.continue_()
-            run.remove_incomplete_checkpoints()
+            take_over(run, checkpoint)
         run.update(data=[part.summary for part in data], resolved_options=self.options.resolved())
         return run
 

@@ -113,6 +113,13 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
     with pytest.raises(UserError, match="no complete checkpoint"):
         make_trainer(save_steps=2).train(resume_from_checkpoint=checkpoint.parent / "checkpoint-77")
     assert (checkpoint.parent / "run.json").read_text() == record
+    # Gone back to an earlier checkpoint and interrupted again, it does not go on with the course left.
+    for _ in range(2):
+        back = make_trainer(save_steps=2).recorded(checkpoint.with_name("checkpoint-2"))
+        with pytest.raises(KeyboardInterrupt), back:
+            raise KeyboardInterrupt
+    names = sorted(path.name for path in checkpoint.parent.glob("*checkpoint-*"))
+    assert names == ["abandoned-checkpoint-4", "checkpoint-2"]
     again = make_trainer(save_steps=2)
     again.train(resume_from_checkpoint=True)
     assert again.run.folder == checkpoint.parent
