@@ -26,6 +26,8 @@ from swift_core.runs.comparing import (
 
 def compare_runs(parsed: argparse.Namespace) -> int:
     """``swift compare RUN_A RUN_B``."""
+    if parsed.seed < 0:
+        raise UserError(f"--seed: expected 0 or a greater number, found {parsed.seed}")
     step_a, step_b = _steps(parsed.step)
     tables_a, tables_b = read_tables(Path(parsed.run_a), step_a), read_tables(Path(parsed.run_b), step_b)
     name = _table_name(tables_a, tables_b, parsed.table)

@@ -88,6 +88,8 @@ def test_mistakes_are_told(cli: Any, make: Make, tmp_path: Path) -> None:
     assert "no such folder" in cli(f"compare '{a}' '{tmp_path / 'nowhere'}'").err
     assert "A has per_query and B has pairs" in cli(f"compare '{a}' '{other}'").err
     assert "'pears' is not in both runs" in cli(f"compare '{a}' '{a}' --table pears").err
+    negative = cli(f"compare '{a}' '{a}' --seed -1")
+    assert negative.code == 2 and "--seed: expected 0 or a greater number, found -1" in negative.err
     unknown = cli(f"compare '{a}' '{a}' --metric ndcg@1 --metric x")
     assert unknown.code == 2 and "Did you mean 'ndcg@10'" in unknown.err and "there is no 'x'" in unknown.err
     Run.open(a).write_table(5, "pairs", [{"query_id": "q", "m": 1}])
