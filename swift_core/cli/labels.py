@@ -146,7 +146,8 @@ def _notes(label: Label) -> list[str]:
 def _propose(parsed: argparse.Namespace) -> int:
     found = find_labels(parsed.labels) if not _is_new(parsed.labels) else None
     if found is None:
-        place = parsed.labels or FILE_NAME
+        # The shell leaves the ~ of --labels=~/labels.toml as it is.
+        place = str(Path(parsed.labels or FILE_NAME).expanduser())
         found = read_labels("", place=place, origin=str(Path(place).absolute()))
         start = dataclasses.replace(read_labels(changes.NEW_FILE, place=place), text=changes.NEW_FILE)
     else:
@@ -165,7 +166,7 @@ def _propose(parsed: argparse.Namespace) -> int:
 
 
 def _is_new(named: str | None) -> bool:
-    return named is not None and "://" not in named and not Path(named).exists()
+    return named is not None and "://" not in named and not Path(named).expanduser().exists()
 
 
 def _approve(parsed: argparse.Namespace) -> int:

@@ -143,6 +143,18 @@ def test_from_nothing_to_an_approved_label(cli, project: Path, me: str):
     assert cli("labels check").out == "labels.toml: 1 labels, no fault found\n"
 
 
+def test_a_file_in_the_home_folder_is_begun_and_gone_on_with(cli, project: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(project / "home"))
+    (project / "home").mkdir()
+    for name in ("speed-curve", "price-curve"):
+        done = cli(
+            f"labels propose {name} --extends line-fitting --why 'they need it' --labels=~/labels.toml"
+        )
+        assert done.code == 0, done.err
+    assert not (project / "~").exists()
+    assert (project / "home/labels.toml").read_text().count("[labels.") == 2
+
+
 def test_check_looks_at_each_label_and_its_options(cli, project: Path):
     (project / "labels.toml").write_text(
         '[policy]\napprovers = ["p"]\n[groups]\np = ["ann"]\n'
