@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import errno
 import json
-import os
 import shlex
 import sys
 import traceback
@@ -48,9 +47,10 @@ def train(parsed: argparse.Namespace) -> int:
 
 
 def _say_how_to_go_on(command: list[str], args: TrainingArguments) -> None:
+    from swift_core.runs.environment import is_this_process
     from swift_core.runs.record import list_runs
 
-    mine = [run for run in list_runs(args.output_folder) if run.record["sessions"][-1]["pid"] == os.getpid()]
+    mine = [run for run in list_runs(args.output_folder) if is_this_process(run.record["sessions"][-1])]
     if not mine or mine[0].state != "interrupted":
         return
     checkpoints = mine[0].checkpoints()

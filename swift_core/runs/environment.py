@@ -89,6 +89,12 @@ def is_here(session: Mapping[str, Any]) -> bool:
     return session["host"] == host_name() and session.get("pid_namespace") in (None, pid_namespace())
 
 
+def is_this_process(session: Mapping[str, Any]) -> bool:
+    """Tell whether ``session`` is one of this process: ids come round again, here and on other hosts."""
+    own = is_here(session) and session["pid"] == os.getpid()
+    return own and is_alive(session["pid"], session["process_started"])
+
+
 def host_state() -> dict[str, Any]:
     """Say which process runs where.
 

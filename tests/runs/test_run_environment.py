@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from swift_core.runs.environment import git_state, host_state, is_alive, package_versions
+from swift_core.runs.environment import git_state, host_state, is_alive, is_this_process, package_versions
 
 Git = Callable[..., str]
 
@@ -130,6 +131,15 @@ def test_host_state_names_this_process() -> None:
 
 def test_living_process() -> None:
     assert is_alive(os.getpid(), psutil.Process().create_time())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pid": 1}, {"host": "another-host"}, {"process_started": 1.0}, {"pid_namespace": "pid:[1]"}],
+)
+def test_this_process_is_known_by_more_than_its_id(changes: dict[str, Any]) -> None:
+    assert is_this_process(host_state())
+    assert not is_this_process({**host_state(), **changes})
 
 
 def test_reused_process_id() -> None:
