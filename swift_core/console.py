@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -40,6 +43,17 @@ class Throughput(TrainerCallback):
         return {"tokens_per_second": round(tokens * processes / seconds, 1)} if seconds else {}
 
 
+@contextlib.contextmanager
+def _going_on_unread() -> Iterator[None]:
+    """Let training go on when the reader of its output goes away, as `head` does."""
+    try:
+        yield
+    except BrokenPipeError:
+        # What is left in the buffer, and all that is printed later, goes nowhere too.
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 class ConsoleCallback(TrainerCallback):
     """Prints the head of a run, a line per log, and on a terminal a progress bar."""
 
@@ -54,7 +68,8 @@ class ConsoleCallback(TrainerCallback):
         self._started, self._first_step = time.perf_counter(), state.global_step
         if not state.is_world_process_zero:
             return
-        print("\n".join(head_lines(self._trainer)), flush=True)
+        with _going_on_unread():
+            print("\n".join(head_lines(self._trainer)), flush=True)
         if sys.stderr.isatty() and self._trainer.options.shows_progress:
             from tqdm import tqdm
 
@@ -99,10 +114,11 @@ class ConsoleCallback(TrainerCallback):
             self._bar = None
 
     def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line)
-        else:
-            print(line, flush=True)
+        with _going_on_unread():
+            if self._bar is not None:
+                self._bar.write(line)
+            else:
+                print(line, flush=True)
 
     def _eta(self, state: Any) -> str:
         done = state.global_step - self._first_step

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,6 +81,20 @@ def test_the_first_lines_say_what_is_trained_on_what_and_where_it_goes(make_trai
         "ETA",
     ):
         assert part in text, part
+
+
+def test_a_reader_of_the_output_that_goes_away_does_not_end_the_training(make_trainer, monkeypatch):
+    reader, writer = os.pipe()
+
+    class GoingAway(transformers.TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            os.close(reader)
+
+    with os.fdopen(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        trainer = make_trainer(max_steps=2, verify_saves=False, callbacks=[GoingAway()])
+        trainer.train()
+    assert (trainer.run.state, trainer.state.global_step) == ("finished", 2)
 
 
 def test_callbacks_of_the_library_still_see_the_run(make_trainer):
