@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from swift_core import UserError
+from swift_core import TrainingArguments, UserError
+from swift_core.resuming import _MAY_CHANGE, new_run, refuse_other_run
 from swift_core.runs.record import Run
 
 RUN_FILE = """
@@ -123,3 +125,12 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
     again = make_trainer(save_steps=2)
     again.train(resume_from_checkpoint=True)
     assert again.run.folder == checkpoint.parent
+
+
+def test_the_docs_name_what_may_change_when_a_run_goes_on(options):
+    run = new_run(TrainingArguments(**options))
+    schedule = {f"{what}_strategy": "epoch" for what in ("logging", "save", "eval")}
+    refuse_other_run(run, TrainingArguments(**options, **schedule, logging_first_step=True), [])
+    text = (Path(__file__).parents[2] / "docs/runs.md").read_text()
+    table = text.partition("| options | what |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == _MAY_CHANGE
