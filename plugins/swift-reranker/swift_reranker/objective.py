@@ -41,9 +41,13 @@ def check_training(records: datasets.Dataset, args: TrainingArguments) -> None:
     """Refuse a loss that the rows have nothing for, and options that nothing would read.
 
     Raises:
-        UserError: all of them.
+        UserError: all of them; or which loss it is can't be told from the rows.
     """
     task: RerankerOptions = args.task
+    undecided = requirements.undecided(records) if task.loss is None else None
+    if undecided is not None:
+        # Which options have an effect, and what the data lacks, depends on the loss.
+        raise UserError(undecided)
     name = loss_name(task, labelled=is_labelled(records))
     defaults = {field.name: field.default for field in fields(task)}
     faults = [
@@ -72,7 +76,7 @@ def check_training(records: datasets.Dataset, args: TrainingArguments) -> None:
 
 
 def is_labelled(records: datasets.Dataset) -> bool:
-    """Whether rows have labels, or should have them; all have, or none."""
+    """Whether rows have labels, or should have them; all have, or none, or the run names its loss."""
     return records[0]["labels"] is not None or records[0]["scores"] is None
 
 

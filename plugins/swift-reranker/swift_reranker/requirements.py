@@ -73,6 +73,18 @@ def check_training(records: datasets.Dataset, loss: str) -> Findings:
     return _comparable(lists, loss)
 
 
+def undecided(records: datasets.Dataset) -> str | None:
+    """Why no loss can be chosen by what the lists have; None where it can."""
+    labelled, scored = (_targets(records, column).present for column in ("labels", "scores"))
+    lone = np.flatnonzero(scored & ~labelled)
+    if not len(lone) or not labelled.any():
+        return None
+    return (
+        f"loss: some rows have labels, others only scores ({len(lone):,} of {len(records):,} lists, the "
+        f"first is list {lone[0] + 1}), which are learned with different losses; set loss"
+    )
+
+
 def _targets(records: datasets.Dataset, column: Targets) -> _Lists:
     """Figures of every list; of the data only this column is read, a batch at a time."""
     present, lowest, highest = ([np.empty(0, dtype)] for dtype in (bool, float, float))

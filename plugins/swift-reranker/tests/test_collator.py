@@ -165,6 +165,22 @@ def test_what_a_loss_can_not_use_is_refused(
         check_training(records(lists), make_args(bert, **options))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_one_run_never_has_two_losses(make_args: Make, bert: Path, first: int) -> None:
+    found = [
+        {"query": "a", "documents": ["x"], "labels": None, "scores": [3.0]},
+        {"query": "b", "documents": ["x", "y"], "labels": [1, 0], "scores": [2.0, 1.0]},
+    ]
+    rows = records(found[::-1] if first else found)
+    with pytest.raises(UserError) as caught:
+        check_training(rows, make_args(bert))
+    assert caught.value.faults == (
+        "loss: some rows have labels, others only scores (1 of 2 lists, the first is list "
+        f"{first + 1}), which are learned with different losses; set loss",
+    )
+    check_training(rows, make_args(bert, loss="margin_mse"))
+
+
 def test_all_faults_are_told_at_once(make_args: Make, bert: Path, lists: list[Any]) -> None:
     args = make_args(bert, temperature=2.0, loss_depth=3)
     with pytest.raises(UserError) as caught:
