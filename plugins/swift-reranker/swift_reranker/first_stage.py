@@ -11,9 +11,10 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from functools import lru_cache
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bm25s
 import numpy as np
@@ -33,10 +34,14 @@ _EXPECTED = (
     "or with query_id and results (a list of objects with doc_id and score)"
 )
 
-# Scripts that put no spaces between words (Han, Kana, Bopomofo), and Hangul, whose words take endings.
+# Scripts that put no spaces between words (Han, Kana, Bopomofo; Thai, Lao, Burmese, Khmer without their vowel
+# signs), and Hangul, whose words take endings.
 _UNSPACED = (
     "\u3005-\u3007\u3021-\u3029\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf"
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u0edc-\u0edf"
+    "\u1000-\u102a\u103f\u1050-\u1055\u105a-\u105d\u1061\u1065\u1066\u106e-\u1070\u1075-\u1081\u108e"
+    "\u1780-\u17b3\u17d7\u17dc"
 )
 _RUNS = re.compile(rf"([{_UNSPACED}]+)|([^\W_{_UNSPACED}]+)")
 
@@ -129,14 +134,61 @@ def bundle_candidates(
 def words_of(text: str) -> list[str]:
     """Split a text for BM25: words in small letters; characters and their pairs where no spaces part words.
 
+    Vowel signs and other marks belong to the character before them.
+
     >>> words_of("The T-cell, in 2024: T细胞吗")
     ['the', 't', 'cell', 'in', '2024', 't', '细', '胞', '吗', '细胞', '胞吗']
     """
     words: list[str] = []
     # NFKC: full-width and half-width forms are the same word.
-    for unspaced, word in _RUNS.findall(unicodedata.normalize("NFKC", text).lower()):
-        words += [*unspaced, *(a + b for a, b in pairwise(unspaced))] if unspaced else [word]
+    text = unicodedata.normalize("NFKC", text).lower()
+    patterns = _with_marks()
+    # Few texts have marks once they are normalised, and looking for them in each place takes twice as long.
+    if patterns.mark.search(text) is None:
+        for unspaced, word in _RUNS.findall(text):
+            words += _with_pairs(unspaced) if unspaced else [word]
+        return words
+    for unspaced, word in patterns.runs.findall(text):
+        words += _with_pairs(patterns.characters.findall(unspaced)) if unspaced else [word]
     return words
+
+
+class _Patterns(NamedTuple):
+    mark: re.Pattern[str]
+    runs: re.Pattern[str]
+    characters: re.Pattern[str]
+
+
+@lru_cache(maxsize=1)
+def _with_marks() -> _Patterns:
+    r"""Patterns for texts with combining marks, which ``\w`` leaves out."""
+    # Selectors only choose between pictures of a character; the joiner stands in words of Sinhala.
+    codes = [
+        code
+        for code in range(0x300, 0x1F000)
+        if (unicodedata.category(chr(code)) in ("Mn", "Mc") or code == 0x200D)
+        and not 0xFE00 <= code <= 0xFE0F
+    ]
+    marks = _ranges(codes)
+    # Beyond 16 bits a pattern tries one range of a set after another, so the first look takes them as one.
+    coarse = _ranges([code for code in codes if code < 0x10000]) + "\U00010000-\U0001efff"
+    return _Patterns(
+        mark=re.compile(f"[{coarse}]"),
+        runs=re.compile(
+            rf"([{_UNSPACED}][{_UNSPACED}{marks}]*)|([^\W_{_UNSPACED}]+(?:[{marks}][^\W_{_UNSPACED}]*)*)"
+        ),
+        characters=re.compile(rf"[{_UNSPACED}][{marks}]*"),
+    )
+
+
+def _ranges(codes: Sequence[int]) -> str:
+    """Characters as a set of a pattern names them; neighbours have equal distances to their places."""
+    runs = [list(run) for _, run in groupby(enumerate(codes), key=lambda entry: entry[1] - entry[0])]
+    return "".join(f"{chr(run[0][1])}-{chr(run[-1][1])}" for run in runs)
+
+
+def _with_pairs(characters: Sequence[str]) -> list[str]:
+    return [*characters, *(a + b for a, b in pairwise(characters))]
 
 
 def _best(scores: np.ndarray, depth: int) -> Sequence[int]:

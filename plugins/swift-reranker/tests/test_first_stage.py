@@ -131,6 +131,15 @@ def test_words_are_those_between_spaces_and_pairs_of_characters_where_there_are_
     assert words_of("… !\n") == []
 
 
+def test_marks_belong_to_their_word() -> None:
+    assert words_of("हिन्दी भाषा, தமிழ் মেঘ") == ["हिन्दी", "भाषा", "தமிழ்", "মেঘ"]
+    assert words_of("الكِتَابُ في المَدْرَسَةِ.") == ["الكِتَابُ", "في", "المَدْرَسَةِ"]
+    assert words_of("ශ්‍රී x̄ 𞤢𞤣𞤵𞥄") == ["ශ්‍රී", "x̄", "𞤢𞤣𞤵𞥄"]
+    # Thai puts no spaces: a character is one with its marks.
+    assert words_of("ที่นี่ ๒") == ["ที่", "นี่", "ที่นี่", "๒"]
+    assert words_of("\u0301 葛\U000e0100 TM\ufe0f 1\ufe0f\u20e3") == ["葛", "tm", "1"]
+
+
 CORPUS = {
     "bread": "Bread is baked from flour, and bread is eaten.",
     "river": "A river under seven bridges: a long text about the old town, its river and its ovens.",
