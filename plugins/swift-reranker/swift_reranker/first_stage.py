@@ -10,6 +10,7 @@ import importlib
 import math
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
@@ -58,19 +59,22 @@ def read_run_file(path: Path) -> Candidates:
         Candidates by score, largest first; equal scores keep the order of the file.
 
     Raises:
-        UserError: the file is missing or empty, or lines can't be used; each is named by file and line.
+        UserError: the file is missing, empty or can't be read to its end, or lines can't be used; each is
+            named by file and line.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; {_EXPECTED}")
     faults = Faults()
     found: dict[str, dict[str, float]] = {}
-    first = next((raw.strip() for _, raw in lines_of(path) if raw.strip()), b"")
-    for place, query, entries in (_json_lines if first.startswith(b"{") else _trec_lines)(path, faults):
-        documents = found.setdefault(query, {})
-        for document, score in entries:
-            if document in documents:
-                faults.add(f"{place}: query {query!r} has document {document!r} twice; keep one of them")
-            documents[document] = score
+    try:
+        for place, query, entries in _lines(path, faults):
+            documents = found.setdefault(query, {})
+            for document, score in entries:
+                if document in documents:
+                    faults.add(f"{place}: query {query!r} has document {document!r} twice; keep one of them")
+                documents[document] = score
+    except (OSError, EOFError, zlib.error) as error:
+        faults.add(f"{path}: can't be read to its end ({error}); copy or make the file again")
     faults.raise_if_any()
     if not found:
         raise UserError(f"{path}: the file is empty; {_EXPECTED}")
@@ -211,6 +215,11 @@ def _embedding_package(folder: Path) -> Any:
         raise UserError(
             f"{folder}: searching a FAISS bundle takes the package that made it: pip install swift-embedding"
         ) from None
+
+
+def _lines(path: Path, faults: Faults) -> Iterator[_Line]:
+    first = next((raw.strip() for _, raw in lines_of(path) if raw.strip()), b"")
+    return _json_lines(path, faults) if first.startswith(b"{") else _trec_lines(path, faults)
 
 
 def _trec_lines(path: Path, faults: Faults) -> Iterator[_Line]:

@@ -119,6 +119,15 @@ def test_no_file_and_an_empty_one_say_what_is_expected(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("end", [12, -12])
+def test_a_damaged_file_is_named(tmp_path: Path, end: int) -> None:
+    path = tmp_path / "x.run.gz"
+    path.write_bytes(gzip.compress(TREC.encode())[:end])
+    assert f"{path}: can't be read to its end (Compressed file ended" in str(faults_of(path))
+    path.write_bytes(b"no gzip")
+    assert f"{path}: can't be read to its end (Not a gzipped file" in str(faults_of(path))
+
+
 def test_words_are_those_between_spaces_and_pairs_of_characters_where_there_are_none() -> None:
     assert words_of("The T-cell, in 2024: T细胞吗") == [
         *("the", "t", "cell", "in", "2024", "t"),
