@@ -20,15 +20,17 @@ _ROWS_AT_ONCE = 1000
 def gather(records: datasets.Dataset) -> tuple[datasets.Dataset, str | None]:
     """Make one list of the rows of each query, in the order of their first rows.
 
-    Rows are of one query if they are of one data set and have the same ``query_id``, or the same text where
-    one of them has no id. See :func:`swift_reranker.conversions.merged` for what a list keeps. Beside the
-    numbers of rows, memory is needed for the different queries and one list.
+    Rows are of one query if they have the same ``query_id``, or the same text where one of them has no id; it
+    does not matter in which file they are. Only an id that two data sets give to different texts names two
+    queries: each data set counts its own. See :func:`swift_reranker.conversions.merged` for what a list
+    keeps. Beside the numbers of rows, memory is needed for the different queries and one list.
 
     Returns:
         The lists and what was done; the very same records and None if there is nothing to be done.
 
     Raises:
-        UserError: some rows of a query have labels (or scores) and others do not, or an id has two queries.
+        UserError: some rows of a query have labels (or scores) and others do not, or an id has two queries
+            in one data set.
     """
     numbers = _list_numbers(records)
     lists = int(numbers.max()) + 1
@@ -51,17 +53,19 @@ def _list_numbers(records: datasets.Dataset) -> np.ndarray:
     texts = _codes(records, "query")
     ids = _codes(records, "query_id")
     sources = np.asarray(records.with_format("numpy")["source"][:])
-    by_id: dict[tuple[int, int | None], int] = {}
-    by_text: dict[tuple[int, int | None], int] = {}
+    by_id: dict[tuple[int, int], int] = {}
+    by_both: dict[tuple[int | None, int], int] = {}
+    by_text: dict[int | None, int] = {}
     unnamed: set[int] = set()
     numbers: list[int] = []
     count = 0
     for source, text, name in zip(sources.tolist(), texts, ids, strict=True):
-        first = by_text.get((source, text))
+        first = by_text.get(text)
         if name is None:
             found = first
         else:
-            found = by_id.get((source, name))
+            # In its own data set an id means one query, so that another text is found to be a fault.
+            found = by_id.get((source, name), by_both.get((text, name)))
             # A list that has no id so far takes that of the first row with its text that has one.
             if found is None and first in unnamed:
                 found = first
@@ -71,8 +75,8 @@ def _list_numbers(records: datasets.Dataset) -> np.ndarray:
                 unnamed.add(found)
         if name is not None:
             unnamed.discard(found)
-            by_id[source, name] = found
-        by_text.setdefault((source, text), found)
+            by_id[source, name] = by_both[text, name] = found
+        by_text.setdefault(text, found)
         numbers.append(found)
     return np.asarray(numbers, dtype=np.int64)
 

@@ -89,14 +89,40 @@ def test_ids_tell_queries_apart_and_texts_where_there_is_no_id() -> None:
     assert short(load(rows[:3]), "document_ids") == [(["A", "C"],), (["B"],)]
 
 
-def test_data_sets_stay_apart(tmp_path: Path) -> None:
+def in_files(folder: Path, *files: list[dict[str, Any]]) -> list[str]:
     paths = []
-    for name in ("one", "two"):
-        path = tmp_path / f"{name}.jsonl"
-        rows = [pair("q", f"{name} {n}", n, query_id=1) for n in range(2)]
+    for number, rows in enumerate(files):
+        path = folder / f"{number}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         paths.append(str(path))
-    assert short(load(paths), "source", "documents") == [(0, ["one 0", "one 1"]), (1, ["two 0", "two 1"])]
+    return paths
+
+
+def test_rows_of_one_query_are_one_list_whatever_file_they_are_in(tmp_path: Path) -> None:
+    positives = [pair("by text", "a", 1), pair("by id", "b", 1, query_id=1), pair("by either", "c", 1)]
+    negatives = [pair("by text", "d", 0), pair("by id", "e", 0, query_id=1)]
+    more = [pair("by either", "f", 0, query_id=2)]
+    data = load(in_files(tmp_path, positives, negatives, more))
+    assert short(data, "query", "documents", "labels", "query_id") == [
+        ("by text", ["a", "d"], [1, 0], None),
+        ("by id", ["b", "e"], [1, 0], "1"),
+        ("by either", ["c", "f"], [1, 0], "2"),
+    ]
+    assert data.gathered == "6 rows are 3 lists: one for each query"
+
+
+def test_ids_of_two_data_sets_may_coincide(tmp_path: Path) -> None:
+    ours = [pair("cats", "a", 1, query_id=1), pair("moon", "b", 1, query_id=2)]
+    theirs = [pair("rates", "c", 1, query_id=1), pair("rates", "d", 0, query_id=1), ours[1]]
+    data = load(in_files(tmp_path, ours, theirs))
+    assert short(data, "source", "query", "query_id", "documents") == [
+        (0, "cats", "1", ["a"]),
+        (0, "moon", "2", ["b"]),
+        (1, "rates", "1", ["c", "d"]),
+    ]
+    theirs.append(pair("cats", "e", 0, query_id=1))
+    with pytest.raises(UserError, match="query_id '1': expected one query, found 'rates' and 'cats'"):
+        load(in_files(tmp_path, ours, theirs))
 
 
 def test_rows_of_different_queries_are_left_as_they_are() -> None:
