@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift_core.cli.package_commands import CommandParser, parse_command
 from swift_core.cli.work import quiet_libraries
-from swift_core.errors import UserError
+from swift_core.errors import SwiftError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _add(parsed: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
     from swift_core.arguments import TrainingArguments
     from swift_core.runs.json_lines import write_lines
 
@@ -55,6 +57,13 @@ def _add(parsed: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--output: {output} is there already; write --overwrite to replace it")
     args = TrainingArguments.from_file(parsed.run_file, parsed.options)
     data, scores = _scored(args)
+    broken = [number for number, values in enumerate(scores) if not np.isfinite(values).all()]
+    if broken:
+        raise SwiftError(
+            f"{args.core.model_name_or_path} gives scores that are not finite (NaN or infinite) in "
+            f"{len(broken):,} of {len(scores):,} lists, the first is {data.place(broken[0])}; nothing was "
+            "written: set another model_dtype, or choose another model"
+        )
     rows = [
         {
             **{name: value for name, value in record.items() if value is not None and name != "source"},

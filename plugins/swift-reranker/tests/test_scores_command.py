@@ -12,7 +12,7 @@ import pytest
 
 from swift_core import TrainingArguments
 from swift_core.cli import main as swift
-from swift_core.errors import UserError
+from swift_core.errors import SwiftError, UserError
 from swift_core.preparation import prepare_task
 from swift_reranker.reranker import load_reranker, sigmoid
 from swift_reranker.scores_command import main
@@ -115,6 +115,19 @@ def test_a_mistake_is_told_and_leaves_nothing_behind(arguments: list[str], told:
         main(["run.yaml", *arguments])
     assert told in str(caught.value)
     assert {path.name: path.read_bytes() for path in project.iterdir() if path.is_file()} == before
+
+
+def test_scores_that_are_no_numbers_are_not_written(
+    build: Callable[..., Any], bert: Path, project: Path
+) -> None:
+    model, _, _ = build(bert)
+    model.classifier.bias.data.fill_(float("nan"))
+    model.save_pretrained("teacher")
+    with pytest.raises(
+        SwiftError, match=r"not finite .* in 3 of 3 lists, the first is train\.jsonl:1; nothing"
+    ):
+        main(["run.yaml", "--output", "o"])
+    assert not Path("o").exists()
 
 
 def test_all_faults_are_told_at_once(project: Path) -> None:
