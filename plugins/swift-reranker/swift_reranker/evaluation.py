@@ -59,7 +59,7 @@ def evaluate_model(
     """Measure on lists with labels, or on the folder that ``eval_retrieval`` names.
 
     Raises:
-        UserError: there is no evaluation data, or nothing in it is relevant.
+        UserError: there is no evaluation data, it can't be used, or nothing in it is relevant.
         SwiftError: scores are no numbers.
     """
     if data is not None:
@@ -109,7 +109,7 @@ def _of_retrieval(
     model: nn.Module, collator: RerankerCollator, args: TrainingArguments
 ) -> tuple[_Lists, list[np.ndarray]]:
     """The candidates of the first stage, reranked, and the scores of the first stage."""
-    retrieval, candidates = collator.searched.of(lambda: load_candidates(args))
+    retrieval, candidates = collator.searched.of(lambda: _checked(collator, args))
     documents = [[name for name, _ in candidates[query]] for query in retrieval.queries]
     features = [
         feature_of(collator.pairs.of_list(text, [retrieval.corpus[name] for name in names]))
@@ -173,9 +173,13 @@ def check_retrieval(collator: RerankerCollator, args: TrainingArguments) -> None
     Raises:
         UserError: see :func:`load_candidates`; or queries leave no room for a document.
     """
-    if args.task.eval_retrieval is None:
-        return
-    retrieval, candidates = collator.searched.of(lambda: load_candidates(args))
+    if args.task.eval_retrieval is not None:
+        collator.searched.of(lambda: _checked(collator, args))
+
+
+def _checked(collator: RerankerCollator, args: TrainingArguments) -> tuple[Retrieval, Candidates]:
+    """What is searched and found, looked at once: a trained model is measured without a check before."""
+    retrieval, candidates = load_candidates(args)
     faults = Faults()
     for name, query in retrieval.queries.items():
         try:
@@ -190,6 +194,7 @@ def check_retrieval(collator: RerankerCollator, args: TrainingArguments) -> None
             f"{len(candidates):,} queries; the others count as 0",
             flush=True,
         )
+    return retrieval, candidates
 
 
 def _measured(

@@ -169,7 +169,7 @@ def test_a_first_stage_that_does_not_fit_is_told_before_training(
 
 
 def test_a_first_stage_that_knows_few_queries_and_a_query_that_is_too_long_are_told(
-    make_args: Make, bert: Path, beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    build: Build, make_args: Make, bert: Path, beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run.trec"
     run.write_text("q1 Q0 d1 1 2.0 x")
@@ -177,5 +177,9 @@ def test_a_first_stage_that_knows_few_queries_and_a_query_that_is_too_long_are_t
     check_retrieval(hooks.make_collator(args), args)
     assert "has candidates for 1 of 3 queries; the others count as 0" in capsys.readouterr().out
     short = args.replace(max_length=12)
-    with pytest.raises(UserError, match="eval_retrieval: query 'q2': query: 'how far is the moon' and what"):
+    told = "eval_retrieval: query 'q2': query: 'how far is the moon' and what"
+    with pytest.raises(UserError, match=told):
         check_retrieval(hooks.make_collator(short), short)
+    # `swift evaluate` asks for no check before.
+    with pytest.raises(UserError, match=told):
+        evaluate_model(build(bert)[0], hooks.make_collator(short), None, short)
