@@ -286,10 +286,16 @@ def _settings(args: TrainingArguments, tokenizer: PreTrainedTokenizerBase, limit
         max_length=_max_length(args, tokenizer, limit, saved),
         query_max_length=task.query_max_length or (saved.query_max_length if saved else None),
         template=None if template is None else _with_start(template, tokenizer),
-        instruction=task.instruction or (saved.instruction if saved else QWEN3_INSTRUCTION),
-        true_token=(task.true_token or (saved and saved.true_token) or "yes") if generative else None,
-        false_token=(task.false_token or (saved and saved.false_token) or "no") if generative else None,
+        instruction=_first(task.instruction, saved.instruction if saved else QWEN3_INSTRUCTION),
+        true_token=_first(task.true_token, saved.true_token if saved else "yes") if generative else None,
+        false_token=_first(task.false_token, saved.false_token if saved else "no") if generative else None,
     )
+
+
+def _first(given: str | None, default: str | None) -> str:
+    """``given`` where it was, be it an empty text."""
+    found = default if given is None else given
+    return "" if found is None else found
 
 
 def _takes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:

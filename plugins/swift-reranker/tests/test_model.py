@@ -221,6 +221,7 @@ def test_long_lists_are_scored_in_parts(
             {"scoring": "generative", "true_token": "maybe so"},
             "true_token: expected one token",
         ),
+        ("qwen", {"scoring": "generative", "true_token": ""}, "true_token: expected one token .* found ''"),
         ("qwen", {"scoring": "generative", "false_token": "yes"}, "false_token: expected another token"),
         ("bert", {"max_length": 65}, "max_length: the model takes at most 64 tokens, found 65"),
     ],
@@ -231,6 +232,13 @@ def test_what_can_not_be_is_refused_before_training(
     args = make_args(request.getfixturevalue(fixture), **options)
     with pytest.raises(UserError, match=message):
         hooks.make_model(args, hooks.make_collator(args))
+
+
+def test_an_empty_instruction_is_not_replaced(make_args: Any, qwen: Path, tmp_path: Path) -> None:
+    collator = hooks.make_collator(make_args(qwen, scoring="generative", instruction=""))
+    assert collator.pairs.instruction == collator.settings.instruction == ""
+    ids = collator.pairs.of_list("q", ["d"]).rows[0]
+    assert "<Instruct>: \n" in collator.tokenizer.decode(ids)
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
