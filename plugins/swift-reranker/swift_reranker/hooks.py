@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from swift_core.hookspecs import Evaluation, LossOutput, hookimpl
 from swift_reranker import collator as collating
 from swift_reranker.groups import mean_of_rows, padded
@@ -44,10 +46,15 @@ def compute_loss(model: nn.Module, batch: Mapping[str, Any], args: TrainingArgum
 
 
 def _spread(scores: Tensor, group: Tensor) -> Tensor:
-    """Mean standard deviation of the scores of a list: near 0, the model tells documents not apart."""
+    """Standard deviation of the scores of a list: near 0, the model tells documents not apart.
+
+    Returns:
+        [2]: the sum over lists of several documents, and how many they are; one document has no spread.
+    """
     values, mask = padded(scores.float(), group)  # [S, M]
     centred = values - mean_of_rows(values, mask)[:, None]
-    return mean_of_rows(centred.square(), mask).sqrt().mean()
+    spread = mean_of_rows(centred.square(), mask).sqrt()  # [S], 0 for a list of one
+    return torch.stack([spread.sum(), (mask.sum(1) > 1).sum().to(spread.dtype)])
 
 
 @hookimpl

@@ -137,6 +137,21 @@ def test_a_run_gets_the_loss_of_its_name(make_args: Make, bert: Path, name: Loss
     torch.testing.assert_close(list_losses(scores, batch, task), expected)
 
 
+def test_a_list_of_one_document_does_not_look_like_a_collapse(
+    build: Callable[..., Any], bert: Path, lists: list[Any]
+) -> None:
+    model, collator, args = build(bert, loss="lambda_loss")
+    alone = {"query": "q", "documents": ["a"], "labels": [1]}
+    spreads = [
+        hooks.compute_loss(model, collator(features(collator, made)), args).metrics["score_spread"]
+        for made in (lists, [*lists, alone], [alone])
+    ]
+    assert isinstance(spreads[0], torch.Tensor)
+    assert spreads[0][0] > 0 and spreads[0][1] == 3
+    torch.testing.assert_close(spreads[1], spreads[0])
+    assert spreads[2].tolist() == [0, 0]  # type: ignore[union-attr]
+
+
 def test_rows_with_a_teacher_only_learn_its_margins(make_args: Make, bert: Path) -> None:
     scores, teacher = torch.tensor([1.0, 0.0]), torch.tensor([3.0, -1.0])
     batch = {"labels": None, "scores": teacher, "group": torch.tensor([0, 0])}
