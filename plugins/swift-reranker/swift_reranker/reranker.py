@@ -27,11 +27,13 @@ class Scored(NamedTuple):
         scores: [K] from 0 to 1, the sigmoid of the raw scores.
         tokens: [K] tokens of each pair, the query's and the template's included.
         cut: [K] whether the document was cut to fit.
+        raw: [K] raw scores, which tell documents apart where the sigmoid of both is 1.
     """
 
     scores: np.ndarray
     tokens: list[int]
     cut: list[bool]
+    raw: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +66,13 @@ class Reranker:
             SwiftError: the model's scores are not finite.
         """
         if not documents:
-            return Scored(np.zeros(0), [], [])
+            return Scored(np.zeros(0), [], [], np.zeros(0))
         pairs = replace(self.collator.pairs, max_length=max_length or self.max_length)
         tokens = pairs.of_list(query, documents)
         raw = score_lists(self.model, self.collator, [feature_of(tokens)], share=False)[0]
         if not np.isfinite(raw).all():
             raise SwiftError("the model gives scores that are not finite (NaN or infinite); use another one")
-        return Scored(sigmoid(raw), tokens.lengths, tokens.cut)
+        return Scored(sigmoid(raw), tokens.lengths, tokens.cut, raw)
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:

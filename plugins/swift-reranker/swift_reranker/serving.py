@@ -68,9 +68,9 @@ def rerank(
         created: not used, these responses have no date.
 
     Returns:
-        The body of the response: ``results``, best first and equal ones in the order of the request, each
-        with its place there (``index``), its ``relevance_score`` from 0 to 1 and whether the document was
-        ``truncated``; ``usage`` counts the tokens of all pairs.
+        The body of the response: ``results``, best first by their raw scores and equal ones in the order of
+        the request, each with its place there (``index``), its ``relevance_score`` from 0 to 1 and whether
+        the document was ``truncated``; ``usage`` counts the tokens of all pairs.
 
     Raises:
         RequestError: another model is asked for (404); the query leaves no room for a document (413); a
@@ -89,7 +89,7 @@ def rerank(
     )
     documents = [_text(item) for item in request["documents"]]
     found = _scored(_text(request["query"]), documents, "query", asked, loaded)
-    order = sorted(range(len(documents)), key=lambda n: (-found.scores[n], n))[: asked.top_n or None]
+    order = sorted(range(len(documents)), key=lambda n: (-found.raw[n], n))[: asked.top_n or None]
     return {
         "id": request_id,
         "model": model,
@@ -169,14 +169,14 @@ def _scored_pairs(
     places: dict[str, list[int]] = {}
     for n, query in enumerate(queries):
         places.setdefault(_text(query), []).append(n)
-    scores, tokens, cut = np.zeros(len(queries)), [0] * len(queries), [False] * len(queries)  # [K]
+    (scores, raw), tokens, cut = np.zeros((2, len(queries))), [0] * len(queries), [False] * len(queries)
     for query, rows in places.items():
         place = f"{names[0]}[{rows[0]}]" if len(first) > 1 else names[0]
         found = _scored(query, [_text(second[n]) for n in rows], place, asked, loaded)
-        scores[rows] = found.scores
+        scores[rows], raw[rows] = found.scores, found.raw  # [K]
         for n, count, shortened in zip(rows, found.tokens, found.cut, strict=True):
             tokens[n], cut[n] = count, shortened
-    return Scored(scores, tokens, cut)
+    return Scored(scores, tokens, cut, raw)
 
 
 def _names(request: Any) -> tuple[str, str]:

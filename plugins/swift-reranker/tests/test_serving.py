@@ -31,6 +31,7 @@ class Words:
     max_length: int = 12
     asked: list[tuple[str, int]] = field(default_factory=list)
     broken: bool = False
+    largest: float = 1.0
 
     def score(self, query: str, documents: Sequence[str], *, max_length: int | None = None) -> Scored:
         self.asked.append((query, len(documents)))
@@ -39,10 +40,12 @@ class Words:
             raise ValueError("query: it takes all tokens")
         texts = [document.split() for document in documents]
         shared = [len(set(query.split()) & set(words[:room])) / 10 for words in texts]
+        scores = np.array([np.nan] * len(texts) if self.broken else shared, dtype=np.float64)
         return Scored(
-            np.array([np.nan] * len(texts) if self.broken else shared, dtype=np.float64),
+            np.minimum(scores, self.largest),
             [len(query.split()) + min(room, len(words)) for words in texts],
             [len(words) > room for words in texts],
+            scores,
         )
 
 
@@ -72,6 +75,12 @@ def test_documents_come_best_first_and_equal_ones_in_their_order() -> None:
             for n, value in zip(ORDER, [0.3, 0.2, 0.1, 0.1, 0.0, 0.0], strict=True)
         ],
     }
+
+
+def test_documents_are_told_apart_where_their_scores_round_to_the_same() -> None:
+    answer = ask(loaded=Words(largest=0.1), query=QUERY, documents=DOCUMENTS)
+    assert [entry["index"] for entry in answer["results"]] == ORDER
+    assert [entry["relevance_score"] for entry in answer["results"]] == [0.1] * 4 + [0.0] * 2
 
 
 @pytest.mark.parametrize(("top_n", "count"), [(1, 1), (2, 2), (0, 6), (None, 6), (6, 6), (99, 6)])
