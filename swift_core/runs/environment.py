@@ -75,37 +75,18 @@ def host_name() -> str:
     return socket.gethostname()
 
 
-def pid_namespace() -> str | None:
-    """Name what counts the process ids here: containers on one host have one each. None off Linux."""
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return None
-
-
-def is_here(session: Mapping[str, Any]) -> bool:
-    """Tell whether the process of ``session`` is one that can be looked for from here."""
-    # Records of before have no namespace.
-    return session["host"] == host_name() and session.get("pid_namespace") in (None, pid_namespace())
-
-
 def is_this_process(session: Mapping[str, Any]) -> bool:
     """Tell whether ``session`` is one of this process: ids come round again, here and on other hosts."""
-    own = is_here(session) and session["pid"] == os.getpid()
+    own = session["host"] == host_name() and session["pid"] == os.getpid()
     return own and is_alive(session["pid"], session["process_started"])
 
 
 def host_state() -> dict[str, Any]:
-    """Say which process runs where.
-
-    Returns:
-        host, pid, pid_namespace, process_started (Unix seconds), python, platform, user.
-    """
+    """Say which process runs where: host, pid, process_started (Unix seconds), python, platform, user."""
     process = psutil.Process()
     return {
         "host": host_name(),
         "pid": process.pid,
-        "pid_namespace": pid_namespace(),
         "process_started": process.create_time(),
         "python": platform.python_version(),
         "platform": platform.platform(),

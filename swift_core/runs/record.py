@@ -11,7 +11,7 @@ from swift_core.errors import UserError
 from swift_core.runs import checkpoints, json_lines
 from swift_core.runs.atomic import write_bytes
 from swift_core.runs.beginning import new_folder, new_record, new_session
-from swift_core.runs.environment import is_alive, is_here, now
+from swift_core.runs.environment import host_name, is_alive, now
 from swift_core.runs.plain import plain
 from swift_core.runs.redact import redacted, without_credentials
 from swift_core.runs.stored import RECORD_NAME, read_record, sole_taker, write_record, writing_told
@@ -150,12 +150,11 @@ class Run:
         """Running, finished, failed, interrupted or killed, by the record in memory and this host.
 
         A run that says ``running`` on this host, while the process that wrote this is gone, was killed.
-        What a process on another host, or in another container, does can't be seen from here: such a run
-        stays running.
+        What a process on another host does can't be seen from here: such a run stays running.
         """
         recorded = str(self.record["state"])
         session = self.record["sessions"][-1]
-        if recorded != "running" or not is_here(session):
+        if recorded != "running" or session["host"] != host_name():
             return recorded
         return "running" if is_alive(session["pid"], session["process_started"]) else "killed"
 
@@ -217,7 +216,7 @@ class Run:
             session = self.record["sessions"][-1]
             raise UserError(
                 f"{expected} is running on host {session['host']!r} as process {session['pid']}. Wait for "
-                f'its end; if that machine or container is gone, write "state": "killed" into '
+                f'its end; if that machine is gone, write "state": "killed" into '
                 f"{self.folder / RECORD_NAME}."
             )
 

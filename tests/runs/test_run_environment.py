@@ -135,7 +135,7 @@ def test_living_process() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pid": 1}, {"host": "another-host"}, {"process_started": 1.0}, {"pid_namespace": "pid:[1]"}],
+    [{"pid": 1}, {"host": "another-host"}, {"process_started": 1.0}],
 )
 def test_this_process_is_known_by_more_than_its_id(changes: dict[str, Any]) -> None:
     assert is_this_process(host_state())

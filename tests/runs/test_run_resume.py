@@ -83,15 +83,6 @@ def test_run_on_another_host_stays_running(make_run: MakeRun, reopened: Callable
     assert run.state == "running"
 
 
-@pytest.mark.skipif(not Path("/proc/self/ns/pid").is_symlink(), reason="needs Linux")
-def test_run_in_another_container_of_this_host_stays_running(
-    make_run: MakeRun, reopened: Callable[..., Run]
-) -> None:
-    run = make_run()
-    assert reopened(run, pid_namespace="pid:[1]", process_started=0.0).state == "running"
-    assert reopened(run, pid_namespace=None).state == "killed"
-
-
 def test_finished_run_is_not_continued(make_run: MakeRun) -> None:
     run = make_run()
     stale = Run.open(run.folder)
