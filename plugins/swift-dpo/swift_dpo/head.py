@@ -18,7 +18,7 @@ _CHUNK_NUMBERS = 2**24
 _KEPT_NUMBERS = 2**26
 """Logits that wait for the backward pass at most: 256 MiB; those of a step of four pairs often fit."""
 _ROWS = 64
-"""Rows of a chunk are a multiple of it: one more or less, and a CPU's products are a third slower."""
+"""Rows of a chunk are a multiple of it."""
 
 
 class TokenScores(NamedTuple):
@@ -76,9 +76,9 @@ class _LinearLogps(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if frozen else None
         learns = ctx.needs_input_grad[0] and not frozen
         kept_from = len(hidden) - (_KEPT_NUMBERS // len(weight) if learns else 0)
-        ctx.kept, space = [], None
+        ctx.kept = []
         for chunk in _chunks(len(hidden), len(weight)):
-            logits = _logits(hidden[chunk], weight, bias, space)  # [C, V]
+            logits = _logits(hidden[chunk], weight, bias)  # [C, V]
             picked = logits.gather(1, targets[chunk, None])  # [C, 1]
             highest = logits.amax(1, keepdim=True)  # [C, 1]
             parts = logits.sub_(highest).exp_()  # [C, V], shares of total
@@ -88,10 +88,8 @@ class _LinearLogps(torch.autograd.Function):
                 sharpness[chunk] = parts.square().sum(1).log() - 2 * total[:, 0].log()
             if gradient is not None:
                 gradient[chunk] = weight[targets[chunk]] - parts.div_(total).to(weight.dtype) @ weight
-            space = logits
             if chunk.start >= kept_from:
                 ctx.kept.append((parts, total))
-                space = None
         ctx.mark_non_differentiable(sharpness)
         ctx.save_for_backward(hidden, weight, bias, targets, logps, gradient)
         return logps, sharpness
@@ -107,15 +105,14 @@ class _LinearLogps(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight) if wants_weight else None
         d_bias = torch.zeros_like(bias) if wants_bias else None
-        space = None
         for chunk in reversed(list(_chunks(len(hidden), len(weight)))):
             column, scale = targets[chunk, None], upstream[chunk, None]
             if ctx.kept:
                 # Taken out, for it is changed here: a second backward pass computes it again.
-                space, total = ctx.kept.pop()
-                d_logits = space.mul_(-scale / total)
+                parts, total = ctx.kept.pop()
+                d_logits = parts.mul_(-scale / total)
             else:
-                space = logits = _logits(hidden[chunk], weight, bias, space)  # [C, V]
+                logits = _logits(hidden[chunk], weight, bias)  # [C, V]
                 total = logits.gather(1, column) - logps[chunk, None]  # [C, 1]
                 d_logits = logits.sub_(total).exp_().mul_(-scale)
             # d log p(y) / d logits = onehot(y) - p
@@ -130,14 +127,9 @@ class _LinearLogps(torch.autograd.Function):
         return d_hidden, d_weight, d_bias, None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, space: Tensor | None) -> Tensor:
-    """[C, V] float32, perhaps in ``space``, the logits of another chunk that nobody needs any more."""
-    if hidden.device.type != "cpu" or hidden.dtype != torch.float32:
-        return functional.linear(hidden, weight, bias).float()
-    # As [V, C], which a CPU writes up to 1.4 times as fast; fresh memory would cost a tenth of the time.
-    fits = space is not None and len(space) == len(hidden)
-    logits = torch.mm(weight, hidden.T, out=space.T) if fits else weight @ hidden.T  # type: ignore[union-attr]
-    return (logits if bias is None else logits.add_(bias[:, None])).T
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Not as [V, C], which a CPU writes faster: a token's sums would then depend on its place in the batch.
+    return functional.linear(hidden, weight, bias).float()
 
 
 def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:

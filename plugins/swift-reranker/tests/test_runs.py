@@ -128,9 +128,13 @@ def test_a_query_is_never_on_both_sides(
     paths = []
     for number in range(2):
         rows = [
-            {"query": f"{entry['query']} {n}", "documents": entry["documents"][number:], "labels": [1, 0]}
+            {
+                "query_id": f"{number} {n}",  # another one in each file: the lists of a query stay apart
+                "query": f"{lists[0]['query']} {n}",
+                "documents": ["a", "b", "c"][number : 2 + number],
+                "labels": [1, 0],
+            }
             for n in range(4)
-            for entry in [{**lists[0], "documents": ["a", "b", "c"][: 2 + number]}]
         ]
         paths.append(tmp_path / f"{number}.jsonl")
         paths[-1].write_text("\n".join(json.dumps(row) for row in rows))
