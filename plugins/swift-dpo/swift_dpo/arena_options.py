@@ -9,6 +9,16 @@ from annotated_types import Ge, Gt
 
 from swift_core.spec import option
 
+ENDPOINT_OPTIONS = (
+    "judge_model",
+    "judge_template",
+    "judge_api_key_variable",
+    "judge_api_key_file",
+    "judge_timeout_seconds",
+    "judge_concurrency",
+)
+"""Options that say how an endpoint is asked; they tell nothing of the model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaOptions:

@@ -18,6 +18,7 @@ from swift_core.cards import (
 )
 from swift_core.errors import UserError
 from swift_core.model_folders import base_folder_of, is_adapter, resolve_model
+from swift_dpo.arena_options import ENDPOINT_OPTIONS
 from swift_dpo.card_code import adapter_code, transformers_code
 
 if TYPE_CHECKING:
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["hf", "adapter"]
 
-_TOLD_ELSEWHERE = (
-    "judge_model",
-    "judge_template",
-    "judge_api_key_variable",
-    "judge_api_key_file",
-    "judge_timeout_seconds",
-    "judge_concurrency",
-)
 _NO_RESULTS = ("answer_", "judge_", "kl", "logps/", "logits/", "tie_rate")
 """What figures begin with that an evaluation tells beside those of quality."""
 
@@ -78,7 +71,7 @@ def card_of(
         chat=chat and tokenizer.chat_template is not None,
         base_model=hub_id(name),
         licence=None if name is None else licence_of(name, args),
-        training=training_of(args, run, told_elsewhere=_TOLD_ELSEWHERE),
+        training=training_of(args, run, told_elsewhere=ENDPOINT_OPTIONS),
     )
 
 

@@ -14,11 +14,10 @@ from torch.utils.checkpoint import checkpoint
 # Shape legend: T tokens that are predicted, C of them in a chunk, D dimensions, V vocabulary.
 
 _CHUNK_NUMBERS = 2**24
-"""Logits of a chunk at most: 64 MiB in float32, enough rows for the matrix product to run at full speed."""
+"""Logits of a chunk: 64 MiB in float32, enough rows for the matrix product to run at full speed."""
 _KEPT_NUMBERS = 2**26
 """Logits that wait for the backward pass at most: 256 MiB; those of a step of four pairs often fit."""
-_ROWS = 64
-"""Rows of a chunk are a multiple of it."""
+_FEWEST_ROWS = 64
 
 
 class TokenScores(NamedTuple):
@@ -134,7 +133,7 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
     """Slices of rows; what is left over comes first, so that the last one is a full one."""
-    size = max(1, _CHUNK_NUMBERS // vocabulary // _ROWS) * _ROWS
+    size = max(_FEWEST_ROWS, _CHUNK_NUMBERS // vocabulary)
     starts = range(rows % size - size if rows % size else 0, rows, size)
     return (slice(max(start, 0), start + size) for start in starts)
 

@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import UserError, first_line
+from swift_dpo.arena_options import ENDPOINT_OPTIONS
 from swift_dpo.endpoint import CONCURRENCY, PLACES, TEMPLATE, TIMEOUT_SECONDS, Endpoint
 from swift_dpo.functions import is_function
 from swift_dpo.judges import ComparingJudge, Judge, ScoringJudge, function_judge
 
 if TYPE_CHECKING:
     from swift_core.arguments import TrainingArguments
-
-_OF_ENDPOINTS = (
-    "judge_model",
-    "judge_template",
-    "judge_api_key_variable",
-    "judge_api_key_file",
-    "judge_timeout_seconds",
-    "judge_concurrency",
-)
 
 
 def make_judge(args: TrainingArguments) -> Judge | None:
@@ -75,7 +67,7 @@ def check_endpoint_options(task: Any) -> None:
     if _is_url(task.judge):
         return
     found = "no judge" if task.judge is None else f"judge={task.judge}"
-    given = [option for option in _OF_ENDPOINTS if getattr(task, option) is not None]
+    given = [option for option in ENDPOINT_OPTIONS if getattr(task, option) is not None]
     if given:
         raise UserError(
             *(

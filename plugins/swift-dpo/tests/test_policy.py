@@ -101,7 +101,7 @@ def test_many_chunks_are_as_one(family, kept, monkeypatch):
     wanted = gradients(model)
     model.zero_grad()
     monkeypatch.setattr("swift_dpo.head._CHUNK_NUMBERS", 1)
-    monkeypatch.setattr("swift_dpo.head._ROWS", 2)
+    monkeypatch.setattr("swift_dpo.head._FEWEST_ROWS", 2)
     monkeypatch.setattr("swift_dpo.head._KEPT_NUMBERS", kept)
     cut = model(**arguments)
     (cut["logps"] * scale).sum().backward()
@@ -113,7 +113,7 @@ def test_many_chunks_are_as_one(family, kept, monkeypatch):
 
 def test_a_second_backward_pass_gives_the_same_gradients(monkeypatch):
     monkeypatch.setattr("swift_dpo.head._CHUNK_NUMBERS", 1)
-    monkeypatch.setattr("swift_dpo.head._ROWS", 2)
+    monkeypatch.setattr("swift_dpo.head._FEWEST_ROWS", 2)
     model = model_of("qwen3")
     as_policy(model)
     flat, predictors, targets = batch()
