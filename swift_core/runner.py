@@ -100,7 +100,8 @@ def _is_evaluated(trainer: SwiftTrainer) -> bool:
 _ONLY_TRAINING = frozenset(
     {"eval_strategy", "eval_on_start", "early_stopping_patience", "load_best_model_at_end", "bf16", "fp16"}
 )
-"""Options of a recorded run that say nothing of its model, and may not fit another machine or other data."""
+"""Options of a recorded run, or of its label, that say nothing of its model; they may not fit another machine
+or other data."""
 
 
 def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
@@ -127,6 +128,8 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
         if value != HIDDEN and name not in _ONLY_TRAINING
     }
     governance = recorded(run.record)
+    if governance is not None:
+        governance = governance.without(_ONLY_TRAINING)
     options = _measured_as_asked(options, overrides, run.record["task_type"], governance)
     options["task_type"] = run.record["task_type"]
     return args_for(model, TrainingArguments.from_record(options, overrides, governance=governance))

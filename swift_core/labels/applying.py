@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +52,17 @@ class Applied:
     def gates(self) -> Sequence[str]:
         """The label's gates."""
         return () if self.label is None else self.label.gates
+
+    def without(self, names: Collection[str]) -> Applied:
+        """The same, but that the label says nothing of the options ``names``."""
+        if self.label is None:
+            return self
+        defaults, fixed = (
+            {name: value for name, value in said.items() if name not in names}
+            for said in (self.label.defaults, self.label.fixed)
+        )
+        said = dataclasses.replace(self.label, defaults=defaults, fixed=fixed)
+        return dataclasses.replace(self, label=said)
 
     def own_values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The label's values of the options that the run does not give itself."""

@@ -15,6 +15,7 @@ import pytest
 from swift_core import SwiftTrainer, TrainingArguments, UserError
 from swift_core.resuming import new_run
 from swift_core.runner import open_trained
+from swift_core.runs.record import Run
 
 APPROVED = """\
 [labels.speed-curve]
@@ -400,3 +401,18 @@ def test_a_recorded_run_keeps_its_task_type(cli, project, write):
     cli("train run.yaml")
     done = cli(f"evaluate {sole_run(project)} task_type=embedding")
     assert done.code == 2 and "the run is one of acme-linear:line-fitting and stays that" in done.err
+
+
+def test_how_a_label_trains_is_nothing_that_evaluation_and_export_need(project, cli, write):
+    """Without the file that it was measured on, a run of such a label has nothing to stop early by."""
+    write(APPROVED + 'defaults = { eval_strategy = "epoch", early_stopping_patience = 1 }\n')
+    assert cli("train run.yaml").code == 0
+    run = sole_run(project)
+    record = record_of(run)
+    assert record["resolved_options"]["early_stopping_patience"] == 1
+    args = open_trained(Run.open(run), [])
+    assert (args.trainer.eval_strategy, args.core.early_stopping_patience) == ("no", None)
+    assert cli(f"evaluate {run}").code == 0
+    done = cli(f"export {run} --format coefficients")
+    assert done.code == 0, done.err
+    assert open_trained(Run.open(run), ["eval_strategy=epoch"]).trainer.eval_strategy == "epoch"
