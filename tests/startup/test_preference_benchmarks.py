@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,22 +24,11 @@ from benchmarks.preference_rows import (
 
 pytest.importorskip("trl")
 
-ROOT = Path(__file__).parents[2]
 THINGS = ("sea", "fish", "ship", "forest", "bird", "deer", "fox", "tree")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
     "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-IN_TURN = """
-import json, sys
-from benchmarks import preference_quality as quality
-from benchmarks.__main__ import main
-commands = json.loads(sys.argv[1])
-parsed = quality.parser().parse_args(commands[-1][1:])
-lines = [json.dumps(quality.train_and_measure(job)) for job in quality.jobs_of(parsed)]
-parsed.results.write_text("\\n".join(lines) + "\\n")
-sys.exit(max(main(command) for command in commands))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +87,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(data: Path, causal: Path, results: Path) -> str:
-    """What all commands print, one after the other in one process: most of its time is imports.
-
-    The trainings of the last, a process each otherwise, are in its results already when it starts.
-    """
+def out(run_benchmarks: Callable[..., str], data: Path, causal: Path, results: Path) -> str:
+    """What all benchmarks of this kind print."""
     train = ["preference", "--model", str(causal), "--data", str(data / "train.jsonl"), "--batches", "2"]
     train += ["--repeats", "1", "--prompt-tokens", "9-20", "--answer-tokens", "3-9", "--batch-size", "2"]
     train += ["--learning-rate", "1e-4", "--max-length", "200"]
@@ -116,17 +100,7 @@ def out(data: Path, causal: Path, results: Path) -> str:
         [*train, "--lora", "4", "--cached", "--checkpointing", "--ranked", "3", "--same-library"],
         [*quality, "--judge", f"{data / 'judge.py'}:score", "--lora", "4"],
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_benchmarks(*commands)
 
 
 def test_all_sides_compute_the_same(out: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from benchmarks.holdout import hold_out
 from benchmarks.quality_report import spread, table
 from swift_core.data.beir import load_retrieval
 
-ROOT = Path(__file__).parents[2]
 THINGS = ("sea", "fish", "ship", "forest", "bird", "deer", "fox", "tree")
 
 
@@ -35,37 +32,30 @@ def data(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def test_both_systems_are_trained_and_measured_once(data: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+def test_both_systems_are_trained_and_measured_once(
+    run_benchmarks: Callable[..., str], data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
     results = tmp_path / "results.jsonl"
     recipe = {"eval_max_length": 8, "query_prompt": "no ", "document_prompt": ""}
     key = {"set": "things", "split": "test", "model": tiny_encoder.name, "system": "untrained", "seed": None}
     metrics = {"ndcg@10": 0.5, "mrr@10": 0.5, "recall@10": 0.5, "recall@100": 0.5}
     done_before = json.dumps({**key, "rows": None, "recipe": recipe, "metrics": metrics})
     results.write_text(done_before + "\n")
-    command = [sys.executable, "-m", "benchmarks", "quality", "--data", str(data), "--set", "things"]
-    command += [
+    command = [
+        "quality",
+        "--data",
+        str(data),
+        "--set",
+        "things",
         "--model",
         str(tiny_encoder),
         "--seeds",
         "3",
-        "--results",
-        str(results),
-        "--query-prompt",
-        "no ",
     ]
-    command += ["--batch-size", "4", "--max-length", "8", "--threads", "1"]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "| untrained | 0.5000 |" in done.stdout
-    assert re.search(r"\| peer \| \d\.\d{4} \|.*\n\| swift \| \d\.\d{4} \|", done.stdout)
+    command += ["--results", str(results), "--query-prompt", "no ", "--batch-size", "4", "--max-length", "8"]
+    out = run_benchmarks([*command, "--threads", "1"])
+    assert "| untrained | 0.5000 |" in out
+    assert re.search(r"\| peer \| \d\.\d{4} \|.*\n\| swift \| \d\.\d{4} \|", out)
     first, *trained = results.read_text().splitlines()
     assert first == done_before
     swift, peer = map(json.loads, trained)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,18 +14,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from benchmarks.rerank_lists import best_labelled, list_workload, one_positive, read_lists
 from swift_reranker.template import QWEN3_INSTRUCTION, QWEN3_RERANKER
 
-ROOT = Path(__file__).parents[2]
 THINGS = ("sea", "fish", "ship", "forest", "bird", "deer")
-IN_TURN = """
-import json, sys
-from benchmarks import reranker_quality as quality
-from benchmarks.__main__ import main
-commands = json.loads(sys.argv[1])
-parsed = quality.parser().parse_args(commands[-1][1:])
-lines = [json.dumps(quality.train_and_measure(job)) for job in quality.jobs_of(parsed)]
-parsed.results.write_text("\\n".join(lines) + "\\n")
-sys.exit(max(main(command) for command in commands))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +66,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(data: Path, encoder: Path, results: Path) -> str:
-    """What all three print, one after the other in one process: most of its time is imports.
-
-    The trainings of the last, a process each otherwise, are in its results already when it starts.
-    """
+def out(run_benchmarks: Callable[..., str], data: Path, encoder: Path, results: Path) -> str:
+    """What all benchmarks of this kind print."""
     model = ["--model", str(encoder)]
     train = ["reranking", *model, "--data", str(data / "train.jsonl"), "--lists", "2", "--list-size", "3"]
     train += ["--steps", "2", "--repeats", "1"]
@@ -98,17 +82,7 @@ def out(data: Path, encoder: Path, results: Path) -> str:
         [*score, "--causal", "--data", str(data / "test.jsonl")],
         [*quality, "--epochs", "1", "--retrieval", str(data), "--depth", "3"],
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_benchmarks(*commands)
 
 
 def test_all_sides_compute_the_same(out: str) -> None:
