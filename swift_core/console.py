@@ -161,7 +161,7 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
     changed = [f"{name}={value}" for name, value in trainer.shown_options().items()]
     lines = [
         f"task      {options.task_type} (package {options.claim.package} {options.claim.version})",
-        *label_lines(options),
+        *label_lines(options, measured=trainer.eval_data is not None),
         f"model     {options.core.model_name_or_path or 'built by the task'}: {type(base).__name__}, "
         f"{every:,} parameters, {how}",
         *data_lines({"train on": trainer.train_data, "evaluate": trainer.eval_data}),

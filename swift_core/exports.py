@@ -73,7 +73,7 @@ def write_export(target: Path, name: str, trainer: SwiftTrainer) -> dict[str, An
             "task_type": run.record["task_type"],
             "run_id": run.id,
             "gates": run.record.get("gates"),
-            "base_model": run.record["options"].get("model_name_or_path"),
+            "base_model": run.base_model,
             "packages": run.record["packages"],
             "data": [trainer.train_data.summary] if trainer.train_data else run.record["data"],
             "files": {str(path.relative_to(folder)): sha256_of(path) for path in files},

@@ -7,10 +7,12 @@ import hashlib
 import inspect
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -270,21 +272,29 @@ def _encode(data: TaskData, args: TrainingArguments, collator: Collator, key: st
 
 
 def _source_around(definition: type | Callable[..., Any]) -> str:
-    return inspect.getsource(inspect.getmodule(definition) or definition)
+    """Fingerprint of the package that has ``definition``, or the source of its module that is in none."""
+    module = sys.modules.get(definition.__module__)
+    package = sys.modules.get(getattr(module, "__package__", None) or "")
+    folders = sorted(getattr(package, "__path__", ()))
+    digest = hashlib.sha256()
+    for path in (path for folder in folders for path in sorted(Path(folder).rglob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest() if folders else inspect.getsource(inspect.getmodule(definition) or definition)
 
 
 def encoding_key(args: TrainingArguments, collator: Collator) -> str:
-    """What the encoding of a row depends on besides the row: package, tokenizer and options."""
+    """What the encoding of a row depends on besides the row: code, tokenizer and options."""
     task = dataclasses.asdict(args.task) if args.task is not None else {}
     core = args.core
     model = [core.model_name_or_path, core.model_revision, core.max_length]
-    # The source too: who writes a task type changes encode() without a new version each time.
-    source = _source_around(type(collator))
+    # The source too: who writes a task type, or works on this core, changes it without a new version.
+    source = _source_around(type(collator)) + _source_around(load_data)
     if args.spec.gather is not None:
         source += _source_around(load_function(args.spec.gather, args.spec))
     if hasattr(collator, "encoding_parts"):
         source += collator.encoding_parts()
-    parts = [args.claim.package, args.claim.version, args.spec.name, model, task, source]
+    versions = [args.claim.version, version("transformers"), version("tokenizers")]
+    parts = [args.claim.package, versions, args.spec.name, model, task, source]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     if hasattr(collator, "save_pretrained"):
         with tempfile.TemporaryDirectory() as folder:

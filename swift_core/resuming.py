@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swift_core.errors import UserError, listed
+from swift_core.evaluation_inputs import evaluation_inputs
 from swift_core.extensions import extension_packages
 from swift_core.labels.applying import former_names, other_label_faults
 from swift_core.runs.record import Run, find_resumable
@@ -94,7 +95,7 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
     """Refuse to go on with ``run`` as something else than it was; nothing of it is touched.
 
     Raises:
-        UserError: its task type, options or data differ; all differences at once.
+        UserError: its task type, options, data or number of processes differ; all differences at once.
     """
     if run.record["task_type"] != args.claim.qualified_name:
         raise UserError(
@@ -110,6 +111,12 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
         "change it back, or start a new run"
         for name in changed
     ]
+    processes, world = run.record.get("processes"), args.trainer.world_size
+    if processes not in (None, world):
+        # Steps would be of another size, and rows of this epoch come twice or not at all.
+        faults.append(
+            f"--resume: that run was one of {processes} processes, found {world}; start as many, or a new run"
+        )
     known = {part["name"]: part["fingerprint"] for part in run.record["data"]}
     faults += [
         f"--resume: the {part.name} data is not what the run began with; restore it, or start a new run"
@@ -124,7 +131,8 @@ def take_over(run: Run, checkpoint: Path) -> None:
     """Make ``run`` that of this process, with ``checkpoint`` as its last one.
 
     Checkpoints that a kill cut off are removed. Later ones are of a course that is left, with which the next
-    ``--resume`` must not go on: they are set aside as ``abandoned-checkpoint-N``.
+    ``--resume`` must not go on: they are set aside as ``abandoned-checkpoint-N``. So is a model that was
+    saved before an evaluation or export failed: figures of what follows are none of its own.
 
     Raises:
         UserError: the run has finished or runs, or the disk refused.
@@ -137,6 +145,21 @@ def take_over(run: Run, checkpoint: Path) -> None:
         with writing_told(run.folder):
             shutil.rmtree(aside, ignore_errors=True)
             later.rename(aside)
+    run.set_model_aside()
+
+
+def record_inputs(run: Run, args: TrainingArguments, data: Sequence[TaskData]) -> None:
+    """Write into the record what the run reads, and every option with the value that holds.
+
+    Raises:
+        UserError: the disk refused.
+    """
+    run.update(
+        data=[part.summary for part in data],
+        evaluation_inputs=evaluation_inputs(args),
+        processes=args.trainer.world_size,
+        resolved_options=args.resolved(),
+    )
 
 
 def new_run(args: TrainingArguments) -> Run:

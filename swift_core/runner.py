@@ -11,15 +11,16 @@ from accelerate.utils import broadcast_object_list
 
 from swift_core.arguments import TrainingArguments, known_options, parse_overrides
 from swift_core.errors import SwiftError, UserError
+from swift_core.evaluation_inputs import evaluation_inputs, other_inputs
 from swift_core.exports import export_faults
-from swift_core.labels.applying import Applied, findings_of, gate_findings, recorded, refuse_breaches
+from swift_core.labels.applying import Applied, findings_of, recorded, refuse_breaches
 from swift_core.labels.verdicts import gates_for, has_failed, refuse_failed, settle_gates
 from swift_core.preparation import Preparation, prepare_for_evaluation, prepare_for_export, prepare_task
 from swift_core.registry import find_task
 from swift_core.resuming import checkpoint_to_resume
 from swift_core.runfile import parse_value
 from swift_core.runs.record import Run
-from swift_core.runs.redact import HIDDEN
+from swift_core.runs.redact import without_hidden
 from swift_core.runs.stored import writing_told
 from swift_core.saving import args_for
 from swift_core.trainer import SwiftTrainer
@@ -42,7 +43,7 @@ def train_run(args: TrainingArguments, *, resume: str | None = None) -> Run | No
     A run that fails the gates of its label is finished; its record says so, and it is not exported.
     """
     checkpoint = checkpoint_to_resume(args, resume or True) if resume is not None else None
-    refuse_breaches(args, (*findings_of(args), *gate_findings(args)))
+    refuse_breaches(args, findings_of(args))
     if args.core.dataset is None:
         raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
     prepared = prepare_task(args)
@@ -124,8 +125,8 @@ def open_trained(run: Run, overrides: Sequence[str]) -> TrainingArguments:
     # What was kept out of the record can't be given back; a token is not part of what was trained.
     options = {
         name: value
-        for name, value in run.record["options"].items()
-        if value != HIDDEN and name not in _ONLY_TRAINING
+        for name, value in without_hidden(run.record["options"]).items()
+        if name not in _ONLY_TRAINING
     }
     governance = recorded(run.record)
     if governance is not None:
@@ -159,7 +160,11 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float
     trainer = SwiftTrainer(args, prepared=prepare_for_evaluation(args), run=run)
     known = {part["name"]: part["fingerprint"] for part in run.record["data"]}
     data = trainer.eval_data
-    if data is not None and known.get(data.name, data.fingerprint) != data.fingerprint:
+    changed = data is not None and known.get(data.name, data.fingerprint) != data.fingerprint
+    # With overrides the figures stay out anyway, and large files need not be read.
+    if not changed and not overrides:
+        changed = bool(other_inputs(run.record.get("evaluation_inputs"), evaluation_inputs(args)))
+    if changed:
         print("the evaluation data is not what the run was measured on: the figures stay out of its record")
         trainer.run = None
     if overrides:
@@ -190,7 +195,7 @@ def check_run(args: TrainingArguments) -> Preparation:
     Raises:
         UserError: all that is wrong.
     """
-    refuse_breaches(args, (*findings_of(args), *gate_findings(args)))
+    refuse_breaches(args, findings_of(args))
     if args.core.dataset is None:
         raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
     return prepare_task(args)

@@ -267,16 +267,24 @@ class ExtensionSpec:
                 raise ValueError(f"{name}={path!r}: expected 'package.module:Class'")
 
 
-def option(default: Any = dataclasses.MISSING, *, help: str, evaluates: bool = False) -> Any:
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    evaluates: bool = False,
+    evaluation_input: Literal["path", "value"] | None = None,
+) -> Any:
     """Define one option of an options dataclass; ``default`` may be a factory for lists and dicts.
 
     Args:
         default: the value used when the option is not given, or a callable that makes it.
         help: one sentence, shown by ``swift describe`` and in the docs.
         evaluates: this option names evaluation data of its own, so a run that sets it is evaluated even
-            without ``eval_dataset``.
+            without ``eval_dataset``. What lies there has a fingerprint in the run's record.
+        evaluation_input: this option, too, decides what is read in evaluations, as a path or by its value;
+            its fingerprint is in the record where it is set to something else than the default.
     """
-    metadata = {"help": help, "evaluates": evaluates}
+    metadata = {"help": help, "evaluates": evaluates, "evaluation_input": evaluation_input}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)

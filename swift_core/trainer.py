@@ -39,7 +39,7 @@ from swift_core.preparation import (
     prepare_data,
     prepare_task,
 )
-from swift_core.resuming import checkpoint_to_resume, new_run, refuse_other_run, take_over
+from swift_core.resuming import checkpoint_to_resume, new_run, record_inputs, refuse_other_run, take_over
 from swift_core.runs.atomic import TEMPORARY, swap_folder
 from swift_core.runs.record import Run, keep_evaluation
 from swift_core.runs.redact import redacted
@@ -247,12 +247,12 @@ class SwiftTrainer(transformers.Trainer):
 
     def _own_run(self, checkpoint: Path | None) -> Run:
         data = [part for part in (self.train_data, self.eval_data) if part is not None]
-        refuse_breaches(self.options, findings_of(self.options))
+        refuse_breaches(self.options, findings_of(self.options, measured=self.eval_data is not None))
         run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
         if checkpoint is not None:
             refuse_other_run(run, self.options, data)
             take_over(run, checkpoint)
-        run.update(data=[part.summary for part in data], resolved_options=self.options.resolved())
+        record_inputs(run, self.options, data)
         return run
 
     def _end_run(self, state: Any, error: str | None = None) -> None:
@@ -382,8 +382,10 @@ class SwiftTrainer(transformers.Trainer):
         keep_evaluation(evaluation, self.run, self.state.global_step)
         if self._recording:
             self._recorder.show(self.state.global_step, evaluation.pictures)
-            if evaluation.learned and own:
-                refresh_collator_files(self.collator, self.run.folder, self.state.global_step)
+        if evaluation.learned and own:
+            has_best = self.args.load_best_model_at_end and not self.is_in_train
+            step = (has_best and self.state.best_global_step) or self.state.global_step
+            refresh_collator_files(self.collator, self.run.folder, step)
 
     def _maybe_log_save_evaluate(
         self, tr_loss: Any, grad_norm: Any, model: Any, *rest: Any, **named: Any

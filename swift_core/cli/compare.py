@@ -11,6 +11,7 @@ from pathlib import Path
 
 from swift_core.cli.show import print_table
 from swift_core.errors import UserError, did_you_mean, listed
+from swift_core.evaluation_inputs import other_inputs
 from swift_core.runs.comparing import (
     LEVEL,
     RESAMPLES,
@@ -69,10 +70,11 @@ def _table_name(a: Mapping[str, Table], b: Mapping[str, Table], asked: str | Non
 
 
 def _refuse_other_rows(a: Table, b: Table, pairs: Pairs, *, common: bool) -> None:
-    if a.data != b.data and not common:
+    different = _different_data(a, b)
+    if different and not common:
         raise UserError(
             "the runs were evaluated on different data, so rows with the same id may be different ones: "
-            f"fingerprint {a.data[:12]} in A, {b.data[:12]} in B; --common compares them all the same"
+            f"{different}; --common compares them all the same"
         )
     if not (pairs.only_a or pairs.only_b) and pairs.rows:
         return
@@ -88,6 +90,15 @@ def _refuse_other_rows(a: Table, b: Table, pairs: Pairs, *, common: bool) -> Non
             f"the runs were not measured on the same rows: {told}; --common compares those that are in both"
         )
     print(told, file=sys.stderr)
+
+
+def _different_data(a: Table, b: Table) -> str:
+    """Fingerprints that differ, in words; empty where none do."""
+    found = [("", a.data, b.data)] if a.data != b.data else []
+    of_a, of_b = a.inputs or {}, b.inputs or {}
+    for name in other_inputs(a.inputs, b.inputs):
+        found.append((f" of {name}", of_a.get(name, "none"), of_b.get(name, "none")))
+    return ", ".join(f"fingerprint{what} {one[:12]} in A, {other[:12]} in B" for what, one, other in found)
 
 
 def _chosen(pairs: Pairs, asked: Sequence[str]) -> list[str]:

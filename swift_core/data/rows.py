@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,7 +59,7 @@ def _plain(value: object) -> Any:
         return value.tolist()
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | Decimal):
         return str(value)
     # repr() of an unknown object may hold its address, which differs between processes.
     return type(value).__qualname__

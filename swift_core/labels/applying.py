@@ -190,24 +190,27 @@ def _task(task_type: str, labels: Labels | None) -> Claim:
         raise type(error)(" ".join(told)) from error
 
 
-def findings_of(args: TrainingArguments) -> tuple[Finding, ...]:
-    """What breaks the rules when the user of this process trains with ``args``."""
+def findings_of(args: TrainingArguments, *, measured: bool = False) -> tuple[Finding, ...]:
+    """What breaks the rules when the user of this process trains with ``args``.
+
+    Args:
+        measured: whether the run has evaluation data that ``args`` does not name.
+    """
     applied = args.governance
     if applied is None:
         return ()
-    return check_label(applied.label or applied.name, current_identity(), args.given, applied.policy)
+    found = check_label(applied.label or applied.name, current_identity(), args.given, applied.policy)
+    return (*found, *(() if measured else _gate_findings(args, applied)))
 
 
-def gate_findings(args: TrainingArguments) -> tuple[Finding, ...]:
+def _gate_findings(args: TrainingArguments, applied: Applied) -> tuple[Finding, ...]:
     """Gates that can't be passed: the run has nothing to be measured on."""
-    core, applied = args.core, args.governance
-    measured = core.eval_dataset is not None or core.eval_split is not None or args.evaluates
-    if applied is None or not applied.gates or measured or applied.policy.mode == "off":
+    measured = args.core.eval_dataset is not None or args.core.eval_split is not None or args.evaluates
+    if not applied.gates or measured or applied.policy.mode == "off":
         return ()
     told = (
         f"label '{applied.name}' has gates ({listed(list(applied.gates))}) and the run nothing to be "
-        "measured on; "
-        "set eval_dataset or eval_split"
+        "measured on; set eval_dataset or eval_split"
     )
     return (Finding("gates", told),)
 
@@ -245,8 +248,8 @@ def other_label_faults(record: Mapping[str, Any], args: TrainingArguments) -> li
     ]
 
 
-def label_lines(args: TrainingArguments) -> list[str]:
-    """What to say of the label at the head of a run, warnings included."""
+def label_lines(args: TrainingArguments, *, measured: bool = False) -> list[str]:
+    """What to say of the label at the head of a run, warnings included; ``measured`` as in `findings_of`."""
     applied = args.governance
     if applied is None:
         return []
@@ -254,4 +257,4 @@ def label_lines(args: TrainingArguments) -> list[str]:
     if applied.label is not None:
         what = f"{applied.name} ({applied.label.status}, extends {applied.label.extends})"
     lines = [f"label     {what}, policy {applied.policy.mode}: {applied.place}, {applied.found_by}"]
-    return lines + [f"warning   {found.message}" for found in findings_of(args)]
+    return lines + [f"warning   {found.message}" for found in findings_of(args, measured=measured)]

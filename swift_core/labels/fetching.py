@@ -32,6 +32,9 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
 
 def _address_fault(address: str) -> str | None:
     parts = urlsplit(address)
+    if "@" in parts.netloc:
+        # They would not be sent, and http.client quotes a password that it takes for a port.
+        return "expected an address without user and password, found one with them; they can't be used"
     # Anybody on the way could change what is not encrypted; there is no way to this machine itself.
     if parts.scheme == "https" or (
         parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")

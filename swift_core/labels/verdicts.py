@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import UserError, listed
+from swift_core.evaluation_inputs import other_inputs
 from swift_core.labels.applying import Applied, recorded, resolve
 from swift_core.labels.finding import find_labels
 from swift_core.labels.gates import GateResult, judge, parse_gate
@@ -175,7 +176,8 @@ def _comparable(baseline: Run, run: Run) -> Mapping[str, Any] | str:
         {part["name"]: part["fingerprint"] for part in one.record["data"]}.get("eval")
         for one in (baseline, run)
     )
-    if before is not None and after is not None and before != after:
+    inputs = [one.record.get("evaluation_inputs") for one in (baseline, run)]
+    if (before is not None and after is not None and before != after) or other_inputs(*inputs):
         return f"the baseline {baseline.id} was measured on other data; measure it on this"
     metrics: Mapping[str, Any] = baseline.record["metrics"]
     return metrics

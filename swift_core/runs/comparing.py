@@ -26,12 +26,15 @@ class Table:
 
     Attributes:
         data: fingerprint of the run's evaluation data, ``none`` where an option of the task named it.
+        inputs: fingerprints of what options of the task named, by option; None in records of before there
+            were any.
     """
 
     path: Path
     step: int
     rows: Rows
     data: str
+    inputs: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,11 @@ def read_tables(folder: Path, step: int | None) -> dict[str, Table]:
     paths = sorted(steps[step].glob("*.jsonl"))
     fingerprints = [part["fingerprint"] for part in run.record.get("data") or () if part["name"] == "eval"]
     data = fingerprints[0] if fingerprints else "none"
-    return {path.stem: Table(path=path, step=step, rows=_read_rows(path), data=data) for path in paths}
+    inputs = run.record.get("evaluation_inputs")
+    return {
+        path.stem: Table(path=path, step=step, rows=_read_rows(path), data=data, inputs=inputs)
+        for path in paths
+    }
 
 
 def pair_rows(a: Rows, b: Rows) -> Pairs:

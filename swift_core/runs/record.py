@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -85,11 +86,20 @@ class Run:
         """
         return cls(folder.absolute(), read_record(folder))
 
+    @property
+    def base_model(self) -> str | None:
+        """The model that the run was told to start from, by its options, its label or its task type."""
+        options = self.record.get("resolved_options") or self.record["options"]
+        name: str | None = options.get("model_name_or_path")
+        return name
+
     def update(
         self,
         *,
         resolved_options: Mapping[str, Any] | None = None,
         data: Sequence[Mapping[str, Any]] | None = None,
+        evaluation_inputs: Mapping[str, str] | None = None,
+        processes: int | None = None,
         metrics: Mapping[str, float] | None = None,
         model: str | None = None,
         exports: Mapping[str, str] | None = None,
@@ -100,6 +110,8 @@ class Run:
         Args:
             resolved_options: every option with the value that holds, defaults included.
             data: one summary with fingerprints for each data set.
+            evaluation_inputs: fingerprints of what evaluations read besides, by option.
+            processes: how many train together.
             metrics: figures; those of other names stay.
             model: where the trained model was saved.
             exports: by format, where it was written; other formats stay.
@@ -108,7 +120,15 @@ class Run:
         Raises:
             UserError: the disk refused; record and memory are as before.
         """
-        given = {"data": data, "metrics": metrics, "model": model, "exports": exports, "gates": gates}
+        given: dict[str, Any] = {
+            "data": data,
+            "metrics": metrics,
+            "model": model,
+            "exports": exports,
+            "gates": gates,
+            "evaluation_inputs": evaluation_inputs,
+            "processes": processes,
+        }
         changes = {name: value for name, value in given.items() if value is not None}
         if resolved_options is not None:
             changes["resolved_options"] = redacted(resolved_options)
@@ -125,7 +145,21 @@ class Run:
         sessions = [*earlier, {**session, "ended": ended}]
         # A library's error may quote the address that it could not reach.
         told = without_credentials(error)
-        self._save({"state": state, "ended": ended, "error": told, "sessions": sessions})
+        self._update_on_disk({"state": state, "ended": ended, "error": told, "sessions": sessions})
+
+    def set_model_aside(self) -> None:
+        """Keep the trained model as ``abandoned-model/``: a run that goes on has no model until its end.
+
+        Raises:
+            UserError: the disk refused.
+        """
+        if not self.model.is_dir():
+            return
+        aside = self.folder / "abandoned-model"
+        with writing_told(self.folder):
+            shutil.rmtree(aside, ignore_errors=True)
+            self.model.rename(aside)
+        self._update_on_disk({"model": None})
 
     def continue_(self) -> None:
         """Take over this run to resume it in this process; of two that try, one gets it.

@@ -83,6 +83,28 @@ def test_the_same_ids_in_other_data_are_refused(cli: Any, make: Make) -> None:
     assert cli(f"compare '{a}' '{b}' --common").code == 0
 
 
+@pytest.mark.parametrize(
+    ("inputs_a", "inputs_b", "told"),
+    [
+        ({"eval_retrieval": "aa"}, {"eval_retrieval": "aa"}, None),
+        ({"eval_retrieval": "aa"}, {"eval_retrieval": "bb"}, "of eval_retrieval aa in A, bb in B"),
+        ({"eval_retrieval": "aa"}, {}, "of eval_retrieval aa in A, none in B"),
+        # A run from before there were fingerprints of options.
+        ({"eval_retrieval": "aa"}, None, None),
+    ],
+)
+def test_other_data_that_options_named_is_refused(
+    cli: Any, make: Make, inputs_a: Any, inputs_b: Any, told: str | None
+) -> None:
+    a, b = make(figures(0)), make(figures(0.2))
+    Run.open(a).update(evaluation_inputs=inputs_a)
+    Run.open(b).update(evaluation_inputs=inputs_b)
+    found = cli(f"compare '{a}' '{b}'")
+    assert (found.code, told or "") == (2 if told else 0, told or ""), found.err
+    assert told is None or f"fingerprint {told}; --common" in found.err
+    assert cli(f"compare '{a}' '{b}' --common").code == 0
+
+
 def test_mistakes_are_told(cli: Any, make: Make, tmp_path: Path) -> None:
     a, other = make(figures(0)), make(figures(0), table="pairs")
     assert "no such folder" in cli(f"compare '{a}' '{tmp_path / 'nowhere'}'").err

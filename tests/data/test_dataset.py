@@ -7,6 +7,7 @@ import json
 import pickle
 import tempfile
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def test_fingerprint_follows_content_mapping_and_split_not_the_name(tmp_path: Pa
         path.write_text(json.dumps({"text": "a", "other": "b"}))
     assert load(one).fingerprint == load(two).fingerprint
     assert load([one, two]).fingerprint != load(one).fingerprint
+    exact = [load([{"text": "a", "price": Decimal(price)}]).fingerprint for price in ("0.1", "0.9", "0.1")]
+    assert exact[0] == exact[2] != exact[1]
     assert load(one, columns={"text": "other"}).fingerprint != load(one).fingerprint
     assert load(one, split="test").fingerprint != load(one).fingerprint
 

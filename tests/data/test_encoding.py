@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pyarrow as pa
 import pytest
 from huggingface_hub import constants
 
+from swift_core import TrainingArguments
 from swift_core.data import encoding, token_cache
 from swift_core.data.dataset import TaskData, load_data, split_off
 from swift_core.data.encoding import LengthStats, encode_data
 from swift_core.errors import PluginError, UserError
+from swift_core.preparation import encoding_key
 from swift_core.spec import Column, TaskSpec
 
 SPEC = TaskSpec(
@@ -344,3 +347,20 @@ def test_a_bar_only_on_a_terminal(
     assert "encoding train rows" in capsys.readouterr().err
     encode_data(data, Letters(), key="3", cache_dir=tmp_path, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_tokens_belong_to_all_code_of_the_collators_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "acme_tokens"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "words.py").write_text("LONGEST = 3\n")
+    (package / "collator.py").write_text("from acme_tokens import words\n\nclass Words:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    collator = importlib.import_module("acme_tokens.collator").Words()
+    args = TrainingArguments("embedding", model_name_or_path="some/model")
+    before = encoding_key(args, collator)
+    assert encoding_key(args, collator) == before
+    (package / "words.py").write_text("LONGEST = 4\n")
+    assert encoding_key(args, collator) != before

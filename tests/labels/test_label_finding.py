@@ -161,6 +161,9 @@ def test_only_encrypted_addresses_are_trusted_also_behind_a_redirect(server: Ser
         find_labels("http://labels.example/labels.toml")
     with pytest.raises(UserError, match="found ftp"):
         find_labels("ftp://labels.example/labels.toml")
+    with pytest.raises(UserError, match="without user and password") as refused:
+        find_labels("https://ann:s3cret@labels.example/labels.toml")
+    assert "s3cret" not in str(refused.value)
     server.moved_to = "http://labels.example/labels.toml"
     with pytest.raises(
         UserError, match=r"it redirects to http://labels.example/labels.toml: expected an https"

@@ -291,8 +291,15 @@ def test_the_gate_command_of_a_label_without_gates_says_so(cli, project, write):
 
 def test_gates_without_anything_to_measure_on_are_told_before_training(cli, write):
     write(EASY)
+    told = "has gates (mse < 1e9) and the run nothing to be measured on"
     done = cli("check run.yaml eval_dataset=null")
-    assert done.code == 2 and "has gates (mse < 1e9) and the run nothing to be measured on" in done.err
+    assert done.code == 2 and told in done.err
+    with pytest.raises(UserError, match="nothing to be measured on"):
+        SwiftTrainer(TrainingArguments("speed-curve", dataset="train.csv", cache_dir="cache")).train()
+    write(EASY + '[policy]\nmode = "warn"\n')
+    done = cli("check run.yaml eval_dataset=null --json")
+    assert done.code == 0 and told in json.loads(done.out)["warnings"][0]
+    assert f"warning   label 'speed-curve' {told}" in cli("train run.yaml eval_dataset=null").out
 
 
 def test_from_python_a_run_is_judged_before_it_is_exported(project, write):
@@ -326,6 +333,34 @@ def test_a_run_is_compared_with_a_baseline_on_the_same_data(cli, project, write)
     write(APPROVED + gates.replace(base, "20200101-000000"))
     lost = cli("train run.yaml")
     assert lost.code == 1 and "the baseline run '20200101-000000' is not there" in lost.out
+
+
+def test_a_baseline_that_read_something_else_in_evaluations_is_other_data(cli, project, write):
+    write(APPROVED)
+    assert cli("train run.yaml run_name=base").code == 0
+    base = Run.open(sole_run(project))
+    assert base.record["evaluation_inputs"] == {}
+    write(APPROVED + f'baseline = "{base.id}"\ngates = ["mse <= baseline + 1 %"]\n')
+    assert cli("train run.yaml run_name=second").code == 0
+    (second,) = (Run.open(path) for path in project.glob("output/*/*second"))
+
+    for before, after, code in (
+        ({"eval_prompts": "a"}, {"eval_prompts": "a"}, 0),
+        ({"eval_prompts": "a"}, {"eval_prompts": "b"}, 1),
+        ({"eval_prompts": "a"}, {}, 1),
+    ):
+        base.update(evaluation_inputs=before)
+        second.update(evaluation_inputs=after)
+        judged = cli(f"gate {second.folder}")
+        assert judged.code == code, (before, after, judged.out)
+        assert (f"the baseline {base.id} was measured on other data" in judged.out) == bool(code)
+
+    # Recorded before there was such a field: nobody can say what it read.
+    record = record_of(base.folder)
+    del record["evaluation_inputs"]
+    (base.folder / "run.json").write_text(json.dumps(record))
+    second.update(evaluation_inputs={"eval_prompts": "b"})
+    assert cli(f"gate {second.folder}").code == 0
 
 
 JUDGED_BY_TWO = """

@@ -50,6 +50,22 @@ def test_new_run(make_run: MakeRun, tmp_path: Path) -> None:
     )
 
 
+def test_the_end_of_a_run_takes_nothing_back_that_another_process_recorded(make_run: MakeRun) -> None:
+    run = make_run()
+    Run.open(run.folder).update(exports={"hf": "exports/hf"})
+    run.end("interrupted")
+    found = on_disk(run)
+    assert (found["state"], found["exports"]) == ("interrupted", {"hf": "exports/hf"})
+
+
+def test_the_base_model_is_what_the_run_was_told_by_anybody(make_run: MakeRun) -> None:
+    run = make_run(options={"model_name_or_path": "own"})
+    assert run.base_model == "own"
+    run.update(resolved_options={"model_name_or_path": "of/the-label"})
+    assert Run.open(run.folder).base_model == "of/the-label"
+    assert make_run(options={}).base_model is None
+
+
 @pytest.mark.parametrize(
     ("run_name", "ending"),
     [
@@ -177,6 +193,9 @@ def test_update_replaces_what_is_given(make_run: MakeRun) -> None:
     run.update(
         data=[{"rows": 3, "source": "https://u:p@h/a"}], metrics={"loss": float("nan")}, exports={"a": "b"}
     )
+    run.update(evaluation_inputs={"eval_prompts": "a"})
+    run.update(evaluation_inputs={})
+    assert run.record["evaluation_inputs"] == {}, "replaced, and none is said too"
     assert on_disk(run) == run.record
     assert run.record["metrics"] == {"loss": None, "old": 2.0}
     assert run.record["data"] == [{"rows": 3, "source": "https://h/a"}]

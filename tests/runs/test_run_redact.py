@@ -13,17 +13,20 @@ import pytest
 import torch
 
 from swift_core.runs.plain import plain
-from swift_core.runs.redact import redacted, without_credentials
+from swift_core.runs.redact import redacted, without_credentials, without_hidden
 
 
 @pytest.mark.parametrize(
-    "name", ["token", "hub_token", "HF_TOKEN", "api_key", "apiKey", "client-secret", "Password"]
+    "name", ["token", "hub_token", "HF_TOKEN", "api_key", "apiKey", "apikey", "client-secret", "Password"]
 )
 def test_secret_by_name(name: str) -> None:
     assert redacted({name: "abc"}) == {name: "<REDACTED>"}
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "max_tokens", "keyword", "secretary", "learning_rate"])
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer", "max_tokens", "keyword", "secretary", "learning_rate", "turkey", "true_token", "pad_token"],
+)
 def test_name_that_only_looks_like_a_secret(name: str) -> None:
     assert redacted({name: "abc"}) == {name: "abc"}
 
@@ -38,6 +41,18 @@ def test_nested_options() -> None:
         "hub": {"token": "<REDACTED>", "name": "b", "more": [{"key": "<REDACTED>"}, {"x": 1}]},
         "secret": "<REDACTED>",
     }
+
+
+def test_names_that_are_data_keep_their_numbers() -> None:
+    weights = {"class_weights": {"rec.sport.hockey": 2.0, "reset_password": 3}}
+    assert redacted(weights) == weights
+
+
+def test_what_was_kept_out_is_no_value_when_a_run_is_opened_again() -> None:
+    recorded = redacted(
+        {"hub_token": "a", "acme": {"api_key": "b", "size": 3, "more": [{"key": "c", "n": 1}]}}
+    )
+    assert without_hidden(recorded) == {"acme": {"size": 3, "more": [{"n": 1}]}}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from swift_core import TrainingArguments, UserError
 from swift_core.resuming import _MAY_CHANGE, new_run, refuse_other_run
+from swift_core.runner import export_run
 from swift_core.runs.record import Run
 
 RUN_FILE = """
@@ -115,6 +116,11 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
     with pytest.raises(UserError, match="no complete checkpoint"):
         make_trainer(save_steps=2).train(resume_from_checkpoint=checkpoint.parent / "checkpoint-77")
     assert (checkpoint.parent / "run.json").read_text() == record
+    of_two = json.dumps({**json.loads(record), "processes": 2})
+    (checkpoint.parent / "run.json").write_text(of_two)
+    with pytest.raises(UserError, match="was one of 2 processes, found 1"):
+        make_trainer(save_steps=2).train(resume_from_checkpoint=checkpoint)
+    (checkpoint.parent / "run.json").write_text(record)
     # Gone back to an earlier checkpoint and interrupted again, it does not go on with the course left.
     for _ in range(2):
         back = make_trainer(save_steps=2).recorded(checkpoint.with_name("checkpoint-2"))
@@ -122,9 +128,15 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
             raise KeyboardInterrupt
     names = sorted(path.name for path in checkpoint.parent.glob("*checkpoint-*"))
     assert names == ["abandoned-checkpoint-4", "checkpoint-2"]
+    # Nor is a model of before judged by figures, or exported with those, that come after it.
+    taken = Run.open(checkpoint.parent)
+    assert taken.record["model"] is None and not taken.model.exists()
+    with pytest.raises(UserError, match="has no model"):
+        export_run(taken.folder, "hf")
+    assert (taken.folder / "abandoned-model").is_dir()
     again = make_trainer(save_steps=2)
     again.train(resume_from_checkpoint=True)
-    assert again.run.folder == checkpoint.parent
+    assert again.run.folder == checkpoint.parent and again.run.model.is_dir()
 
 
 def test_the_docs_name_what_may_change_when_a_run_goes_on(options):

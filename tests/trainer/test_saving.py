@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import torch
 import transformers
 from peft import PeftModel
 
-from swift_core import SwiftError, UserError, hookimpl
+from swift_core import SwiftError, TrainingArguments, UserError, hookimpl
+from swift_core.cli import main
+from swift_core.evaluation_inputs import evaluation_inputs
 from swift_core.runner import evaluate_run, export_run
+from swift_core.runs.record import Run
 
 
 def vectors(model: torch.nn.Module, tokenizer, texts: list[str]) -> np.ndarray:
@@ -204,3 +208,75 @@ def test_figures_on_changed_data_stay_out_of_the_record(make_trainer, rows, tmp_
     assert evaluate_run(trainer.run.folder)["eval_ndcg@10"] == 1.0
     assert json.loads((trainer.run.folder / "run.json").read_text())["metrics"] == before
     assert "not what the run was measured on" in capsys.readouterr().out
+
+
+def beir_folder(folder: Path) -> str:
+    """Three documents and two queries in the layout of BEIR."""
+    files: dict[str, list[dict[str, object]]] = {
+        "corpus.jsonl": [{"_id": name, "text": f"{name} number 1"} for name in ("sea", "fish", "rain")],
+        "queries.jsonl": [{"_id": name, "text": f"{name} 1"} for name in ("sea", "fish")],
+        "qrels/test.jsonl": [{"query-id": name, "corpus-id": name, "score": 1} for name in ("sea", "fish")],
+    }
+    for name, lines in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(folder)
+
+
+def test_a_corpus_that_lost_a_line_is_other_data(make_trainer, rows, tmp_path, capsys):
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    given = {"dataset": str(tmp_path / "train.jsonl"), "eval_retrieval": beir_folder(tmp_path / "beir")}
+
+    def measured() -> Run:
+        trainer = make_trainer(given["dataset"], **given)
+        with trainer.recorded():
+            trainer.train()
+            trainer.evaluate()
+        return Run.open(trainer.run.folder)
+
+    first, same = measured(), measured()
+    assert list(first.record["evaluation_inputs"]) == ["eval_retrieval"]
+    first.update(metrics={"eval_ndcg@10": -1.0})
+    evaluate_run(first.folder)
+    assert Run.open(first.folder).record["metrics"]["eval_ndcg@10"] >= 0, "figures of the same data are kept"
+    assert "not what the run was measured on" not in capsys.readouterr().out
+
+    corpus = tmp_path / "beir" / "corpus.jsonl"
+    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[:2]))
+    before = json.loads((first.folder / "run.json").read_text())
+    evaluate_run(first.folder)
+    assert "not what the run was measured on" in capsys.readouterr().out
+    assert json.loads((first.folder / "run.json").read_text()) == before
+
+    other = measured()
+    commands = [f"compare {first.folder} {run.folder}".split() for run in (same, other)]
+    assert [main(command) for command in commands] == [0, 2]
+    assert "fingerprint of eval_retrieval" in capsys.readouterr().err
+
+
+def test_what_evaluations_read_has_a_fingerprint(options, tmp_path):
+    def found(**changes: object) -> dict[str, str]:
+        return evaluation_inputs(TrainingArguments(**{**options, "cache_dir": str(folder / "c"), **changes}))
+
+    folder = tmp_path / "beir"
+    given = {"eval_retrieval": beir_folder(folder)}
+    assert found() == {}, "nothing is named"
+    before = found(**given)
+    shutil.copytree(folder, tmp_path / "copy")
+    assert before == found(eval_retrieval=str(tmp_path / "copy")), "the place is not the data"
+    assert before == found(**given, eval_retrieval_split="test"), "as by default"
+    assert found(**given, eval_retrieval_split="dev").keys() - before == {"eval_retrieval_split"}
+    # What training writes there, and a link that leads back up, are none of the data.
+    for name in ("out/task-type=embedding/1/run.json", "c/tokens"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("{}")
+    (folder / "up").symlink_to(folder)
+    assert before == found(**given)
+    moved = (folder / "qrels" / "test.jsonl").rename(folder / "qrels" / "dev.jsonl")
+    assert before != found(**given)
+    moved.rename(folder / "qrels" / "test.jsonl")
+    assert before == found(**given)
+    one = found(eval_retrieval=str(folder / "corpus.jsonl"))["eval_retrieval"]
+    assert one == hashlib.sha256((folder / "corpus.jsonl").read_bytes()).hexdigest()
+    text = hashlib.sha256(b"somebody/beir").hexdigest()
+    assert found(eval_retrieval="somebody/beir") == {"eval_retrieval": text}

@@ -81,7 +81,7 @@ def card_of(
         threshold=decision.threshold,
         temperature=decision.temperature,
         pairs=takes_pairs(collator.tokenizer),
-        base_model=hub_id(run.record["options"].get("model_name_or_path")),
+        base_model=hub_id(run.base_model),
         training=training_of(args, run, told_elsewhere=_TOLD_ELSEWHERE),
         per_class=per_class,
         picture=picture is not None,

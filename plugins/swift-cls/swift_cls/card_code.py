@@ -71,7 +71,8 @@ def _decided(problem: Problem, threshold: float | Sequence[float], temperature: 
     """From ``logits``, an array, to ``labels`` and ``probabilities``, or to ``scores``."""
     if problem == "regression":
         return "scores = logits[:, 0].tolist()\nprint(scores)"
-    cooled = "" if temperature == 1.0 else f"logits = logits / {temperature:.6g}\n"
+    # Numbers are written exactly, and squashed in float64: a threshold may lie between close probabilities.
+    cooled = "" if temperature == 1.0 else f"logits = logits / {float(temperature)!r}\n"
     if problem == "single_label":
         return (
             f"{cooled}powers = numpy.exp(logits - logits.max(1, keepdims=True))\n"
@@ -80,11 +81,11 @@ def _decided(problem: Problem, threshold: float | Sequence[float], temperature: 
             "print(labels)"
         )
     if isinstance(threshold, Sequence):
-        least = f"numpy.array({[round(value, 6) for value in threshold]})"
+        least = f"numpy.array({[float(value) for value in threshold]})"
     else:
-        least = str(round(threshold, 6))
+        least = repr(float(threshold))
     return (
-        f"{cooled}probabilities = 1 / (1 + numpy.exp(-logits))\n"
+        f"{cooled}probabilities = 1 / (1 + numpy.exp(-logits.astype(float)))\n"
         f"chosen = probabilities >= {least}\n"
         "labels = [[names[number] for number, has in enumerate(row) if has] for row in chosen.tolist()]\n"
         "print(labels)"

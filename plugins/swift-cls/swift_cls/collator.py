@@ -179,7 +179,7 @@ class ClassificationCollator:
         return self.decision
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the tokenizer, which pads on the right, and how texts become labels."""
+        """Write the tokenizer, which pads and cuts on the right, and how texts become labels."""
         folder = Path(folder)
         self.tokenizer.save_pretrained(folder)
         settings = {
@@ -209,6 +209,8 @@ def make_collator(args: TrainingArguments) -> ClassificationCollator:
     tokenizer = load_tokenizer(args)
     # Positions are counted from the left by many models, and plain transformers counts padding too.
     tokenizer.padding_side = "right"
+    # Some are saved with "left"; the end of a long text is cut, in training and by whoever loads an export.
+    tokenizer.truncation_side = "right"
     config = load_single_stack_config(args)
     folder = resolve_model(args)
     saved, labels = read_settings(folder), labels_of_folder(folder, config)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice, pairwise
 from typing import Any
 
@@ -62,12 +63,40 @@ class Labels:
             raise ValueError(f"label: expected one label (single_label), found the list {value!r}")
         return [float(self._id(value))]
 
-    def _id(self, value: Any) -> int:
+    def place_of_name(self, value: Any) -> int | None:
+        """The place of the name that a label is spelled like, or equals as a number; None: there is none.
+
+        Raises:
+            ValueError: it is neither a text nor a whole number.
+        """
         name = _name(value)
-        if name in self.names:
-            return self.names.index(name)
+        # As it is spelled first: "1.0" may be a name, and goes by "1" where it is none.
+        return self._places.get(str(value).strip(), self._places.get(name))
+
+    def spelled(self, value: Any) -> str:
+        """A label as the names have it, or as it goes by where it is none of them."""
+        place = self.place_of_name(value)
+        return _name(value) if place is None else self.names[place]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Names to their places: as they are spelled and, behind that, "1.0" as "1"."""
+        # Backwards, for the first one of a name that is there twice.
+        spelled = {name: place for place, name in reversed([*enumerate(self.names)])}
+        return {**{_plain(name): place for name, place in spelled.items()}, **spelled}
+
+    @cached_property
+    def _takes_ids(self) -> bool:
+        """Whether a whole number may be a place; not where numbers are names, "1.0" too."""
+        return not any(_ID.fullmatch(name) for name in self._places)
+
+    def _id(self, value: Any) -> int:
+        place = self.place_of_name(value)
+        if place is not None:
+            return place
+        name = _name(value)
         # Ids beside names that are given, as numbers or as the texts that a csv file has.
-        if _ID.fullmatch(name) and not any(_ID.fullmatch(known) for known in self.names):
+        if _ID.fullmatch(name) and self._takes_ids:
             if 0 <= int(name) < len(self.names):
                 return int(name)
             raise ValueError(f"label: expected {self._expected()}, found the id {name}")
@@ -76,7 +105,7 @@ class Labels:
         )
 
     def _expected(self) -> str:
-        ids = f" (ids 0 to {len(self.names) - 1})" if len(self.names) > 1 else ""
+        ids = f" (ids 0 to {len(self.names) - 1})" if len(self.names) > 1 and self._takes_ids else ""
         return f"one of the {len(self.names)} labels {listed(self.names[:_SHOWN])}{ids}"
 
 
@@ -101,6 +130,7 @@ def learn_labels(values: Sequence[Any], options: ClassificationOptions, known: L
     found = Counter(_name(value) for value in flat)
     names, of_model = _names(flat, found, options, known, problem)
     labels = Labels(problem=problem, names=names, of_model=of_model)
+    found = Counter(labels.spelled(value) for value in flat)  # told as the names have them
     counts = _counts(labels, values, found)
     faults = _faults(labels, counts, options, found)
     if faults:
@@ -119,7 +149,7 @@ def _names(
     if options.label_names is not None:
         names = tuple(map(str, options.label_names))
         return names, usable is not None and usable.names == names
-    if usable is not None and found and set(found) <= set(usable.names):
+    if usable is not None and flat and all(usable.place_of_name(value) is not None for value in flat):
         return usable.names, True
     if all(_ID.fullmatch(name) for name in found):
         return tuple(sorted(found, key=int)), False
@@ -216,6 +246,12 @@ def _check_kinds(values: Sequence[Any], problem: Problem) -> None:
             _check_kind(value, problem)
         except ValueError as error:
             faults[str(error)] = None
+    # Longer vectors repeat an entry, which is refused where rows are read.
+    if [1, 0] in values and all(value in ([0, 1], [1, 0]) for value in values):
+        faults[
+            "label: expected the labels that each row has, found vectors of 0 and 1, [0, 1] and [1, 0] "
+            "alone; as ids these are both labels in each row, so give [1] for [0, 1] and [0] for [1, 0]"
+        ] = None
     if faults:
         raise UserError(*list(faults)[:_SHOWN])
 
@@ -240,13 +276,17 @@ def _name(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str) and value.strip():
-        number = _number(value)
-        # "1.0" is how a csv file may write the id 1.
-        whole = number is not None and "." in value and number.is_integer()
-        return str(int(number)) if whole and number is not None else value.strip()
+        return _plain(value)
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
     raise ValueError(f"label: expected a name or an id, found {value!r}")
+
+
+def _plain(text: str) -> str:
+    """A text without space around it; "1.0" is how a csv file may write the id 1."""
+    number = _number(text)
+    whole = number is not None and "." in text and number.is_integer()
+    return str(int(number)) if whole and number is not None else text.strip()
 
 
 def _score(value: Any) -> float:

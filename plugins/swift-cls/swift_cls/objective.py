@@ -77,6 +77,20 @@ def check_options(task: ClassificationOptions, labels: Labels) -> None:
             for option in sorted(others)
             if getattr(task, option) != defaults[option]
         ]
+    if name == "logit_adjusted" and task.sampling is not None:
+        # Menon et al. 2021, eq. 10: the priors are those of the rows that are learned from.
+        faults.append(
+            "sampling: expected nothing with loss logit_adjusted, which corrects for the shares of labels in "
+            f"the data, found {task.sampling}, which draws other shares; leave one of the two out"
+        )
+    faults += _label_faults(task, labels)
+    if faults:
+        raise UserError(*dict.fromkeys(faults))
+
+
+def _label_faults(task: ClassificationOptions, labels: Labels) -> list[str]:
+    """What options say of labels, and the labels do not bear out."""
+    faults = []
     empty = [label for label, count in zip(labels.names, labels.counts, strict=True) if count == 0]
     counted = [
         option
@@ -94,8 +108,7 @@ def check_options(task: ClassificationOptions, labels: Labels) -> None:
             faults.append(
                 f"class_weights: there are no labels {listed(unknown)}; labels: {listed(labels.names)}"
             )
-    if faults:
-        raise UserError(*dict.fromkeys(faults))
+    return faults
 
 
 def row_losses(logits: Tensor, targets: Tensor, task: ClassificationOptions, labels: Labels) -> Tensor:

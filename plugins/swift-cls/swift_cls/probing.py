@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, product
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,7 +32,8 @@ _TEXTS = (
     "The match ended two to one, and the crowd went home in the rain.",
     "Stocks fell again today: banks lost 3.5%, and oil rose to $91.",
     "word " * 20,
-    "x " * 2000,  # longer than most models take
+    # Longer than most models take, and nowhere the same: which end of it is cut must show.
+    " ".join(chain.from_iterable(product(f"{ascii_lowercase}012345", repeat=2))),
 )
 _PAIR = ("A short text.", "Another one, a little longer.")
 

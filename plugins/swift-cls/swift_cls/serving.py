@@ -109,8 +109,9 @@ def _rows(items: Sequence[Any], asked: TextRequest, texts: TextEncoding) -> list
 def _encoded(item: Any, asked: TextRequest, texts: TextEncoding) -> Tokens:
     if is_pair(item):
         return texts.of_text(*item)
-    plain = asked.truncation_side is None and asked.add_special_tokens
-    if isinstance(item, str) and plain:
+    # Where nothing is cut, the side says nothing of how a text is read.
+    side = None if asked.truncate_prompt_tokens is None else asked.truncation_side
+    if isinstance(item, str) and asked.add_special_tokens and side is None:
         return texts.of_text(item)
     special = [0] * len(item)
     if isinstance(item, str):
@@ -121,8 +122,8 @@ def _encoded(item: Any, asked: TextRequest, texts: TextEncoding) -> Tokens:
             verbose=False,
         )
         item, special = encoded["input_ids"], encoded["special_tokens_mask"]
-    if asked.truncate_prompt_tokens is not None and asked.truncation_side is not None:
-        item = cut_row(item, special, texts.max_length, asked.truncation_side)
+    if side is not None:
+        item = cut_row(item, special, texts.max_length, side)
     if not item:
         raise RequestError("input: the tokenizer makes no token of it")
     return texts.of_ids(item)

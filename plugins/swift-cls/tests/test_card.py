@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from swift_cls.card import Card, last_evaluation, write_card
@@ -77,6 +78,24 @@ def test_the_code_for_several_labels(
     np.testing.assert_allclose(names["probabilities"], [e["probs"] for e in expected], atol=1e-5)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one", "per label"])
+def test_the_code_decides_as_serving_does_by_a_hair(
+    several: bool, bert: Path, build_classifier: Build, tmp_path: Path
+) -> None:
+    built = model, collator, _ = build_classifier(bert, *NAMES, problem="multi_label", max_length=20)
+    with torch.no_grad():
+        model.classifier.bias.sub_(12)  # rare labels: probabilities of 1e-5 and less
+    plain = Classifier(model=model, collator=replace(collator, decision=Decision(0.5, 1.1234567891)))
+    (row, _) = (entry["probs"] for entry in plain.classify(TEXTS))
+    # Above the probabilities of the first text by less than six decimals, or six digits, tell.
+    threshold = [value * (1 + 4e-6) for value in row] if several else max(row) * (1 + 4e-6)
+    expected = exported("hf", tmp_path / "hf", built, Decision(threshold, 1.1234567891))
+    assert expected[0]["labels_assigned"] == []
+    (names,) = run_code(tmp_path / "hf")
+    assert [set(row) for row in names["labels"]] == [set(entry["labels_assigned"]) for entry in expected]
+    assert repr(threshold) in (tmp_path / "hf" / "README.md").read_text()
+
+
 def test_the_code_for_scores(bert: Path, build_classifier: Build, tmp_path: Path) -> None:
     built = build_classifier(bert, problem="regression", max_length=20)
     expected = exported("hf", tmp_path / "hf", built, Decision())
@@ -123,8 +142,6 @@ class _Session:
         ]
 
     def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        import torch
-
         assert outputs == ["logits"]
         with torch.no_grad():
             return [self.classifier.model(**{n: torch.from_numpy(v) for n, v in feed.items()}).logits.numpy()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,42 @@ def test_an_export_that_is_not_the_model_is_refused(
         monkeypatch.setattr(exports, "check_hf", change)
         with pytest.raises(SwiftError, match="gives other logits than the model in memory: they differ by"):
             write("hf", tmp_path / str(number), built)
+
+
+def test_texts_are_cut_at_their_end_whatever_the_tokenizer_says(
+    bert: Path, build_classifier: Build, tmp_path: Path
+) -> None:
+    left = tmp_path / "left"
+    shutil.copytree(bert, left)
+    AutoTokenizer.from_pretrained(bert, truncation_side="left").save_pretrained(left)
+    assert AutoTokenizer.from_pretrained(left).truncation_side == "left"
+    built = build_classifier(left, *NAMES, max_length=20)
+    pair = "a b c d e f g h i j k l m n o p q r", "z"
+    (chunk,) = built[1].texts.of_text(*pair).chunks
+    assert built[1].tokenizer.decode(chunk) == "[CLS] a b c d e f g h i j k l m n o p [SEP] z [SEP]"
+    write("hf", tmp_path / "hf", built)
+    long = " ".join("abcdefghijklmnopqrstuvwxyz")
+    ours = probabilities(logits(built, [long]), "single_label", Decision())
+    (found,) = pipeline("text-classification", model=str(tmp_path / "hf"), top_k=None)(
+        [long], truncation=True
+    )
+    scores = {entry["label"]: entry["score"] for entry in found}
+    np.testing.assert_allclose([scores[name] for name in NAMES], ours[0], atol=1e-5)
+
+
+def test_an_export_that_cuts_the_other_end_is_refused(
+    bert: Path, build_classifier: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_at_the_beginning(folder: Path, *rest: Any) -> float:
+        AutoTokenizer.from_pretrained(folder, truncation_side="left").save_pretrained(folder)
+        return check(folder, *rest)
+
+    check = exports.check_hf
+    monkeypatch.setattr(exports, "check_hf", cut_at_the_beginning)
+    # Of this length only the long text must show it: the others fit, or are the same from either end.
+    built = build_classifier(bert, *NAMES, max_length=62)
+    with pytest.raises(SwiftError, match="gives other logits than the model in memory: they differ by"):
+        write("hf", tmp_path / "hf", built)
 
 
 def test_a_difference_that_is_no_number_is_refused(

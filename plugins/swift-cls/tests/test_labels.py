@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,30 @@ def test_numbers_of_a_csv_file_are_what_they_are_in_jsonl() -> None:
     assert learn(["1.5", "v2.0"]).names == ("1.5", "v2.0")
 
 
+@pytest.mark.parametrize("kind", [str, float], ids=["csv", "jsonl"])
+def test_a_label_that_is_spelled_like_a_name_is_that_name(kind: type) -> None:
+    values = [kind(text) for text in ("1.0", "0.0", "0.0")]
+    labels = learn(values, label_names=["1.0", "0.0"])
+    assert (labels.names, labels.counts) == (("1.0", "0.0"), (1, 2))
+    # Also one that equals a name as a number is no place.
+    assert [labels.targets(value) for value in (*values, 1, "0")] == [[0.0], [1.0], [1.0], [0.0], [1.0]]
+    many = learn([kind(n) for n in (3.0, 2.0, 1.0, 3.0)], label_names=["1.0", "2.0", "3.0"])
+    assert (many.counts, many.targets(kind(3.0))) == ((1, 1, 2), [2.0])
+    with pytest.raises(ValueError, match=r"one of the 3 labels 1\.0, 2\.0, 3\.0, found '0'"):
+        many.targets("0.0")
+    both = learn(["1", "1.0", "1.0"], label_names=["1.0", "1"])
+    assert (both.counts, both.targets("1"), both.targets(1.0)) == ((2, 1), [1.0], [0.0])
+
+
+def test_names_with_a_point_are_told_and_go_on_as_they_are() -> None:
+    with pytest.raises(
+        UserError, match=r"no training row has 2\.0.*\nlabels found \(rows\): 0\.0 \(1\), 1\.0 \(1\)"
+    ):
+        learn(["1.0", "0.0"], label_names=["1.0", "0.0", "2.0"])
+    known = Labels(problem="single_label", names=("1.0", "0.0"), of_model=True)
+    assert learn(["0.0", "1.0", "0.0"], known) == replace(known, counts=(1, 2), rows=3)
+
+
 def test_labels_of_the_model_stay_where_it_knows_all_in_the_data() -> None:
     known = Labels(problem="single_label", names=("z", "a", "m"), of_model=True)
     assert learn(["a", "z"], known).names == ("z", "a", "m")
@@ -82,6 +107,7 @@ def test_several_labels_are_ids_in_order() -> None:
         ([1.5, 2], {"num_labels": 2}, "scores (regression) have no labels"),
         ([{"a": 1}, "b"], {}, "expected a name or an id"),
         ([[0, 1, 1, 0], [1, 0, 0, 0]], {}, "vectors of 0 and 1 are not read"),
+        ([[0, 1], [1, 0]], {}, "found vectors of 0 and 1, [0, 1] and [1, 0] alone"),
         ([[], []], {}, "at least one label in some row, found none"),
     ],
 )

@@ -26,6 +26,12 @@ SCORES = Labels(problem="regression", names=())
         (ONE, {"threshold": 0.4}, "threshold: has no effect with single_label data"),
         (ONE, {"loss": "focal", "label_smoothing_factor": 0.1}, "label_smoothing_factor: has no effect"),
         (ONE, {"class_weights": {"d": 2.0}}, "there are no labels d; labels: a, b, c"),
+        (
+            ONE,
+            {"loss": "logit_adjusted", "sampling": "square_root"},
+            "sampling: expected nothing with loss logit_adjusted, which corrects for the shares of labels in "
+            "the data, found square_root, which draws other shares; leave one of the two out",
+        ),
         (SEVERAL, {"sampling": "balanced"}, "sampling: has no effect with multi_label data"),
         (SCORES, {"class_weights": "balanced"}, "class_weights: has no effect with loss mse"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,9 @@ def test_a_run_records_figures_tables_and_the_picture(
     assert events.Images("eval/confusion")[0].encoded_image_string == png.read_bytes()
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["in one recording", "after training"])
 def test_what_is_fitted_on_evaluation_data_stays_with_the_model_and_is_not_fitted_again(
-    bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
+    bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path, apart: bool
 ) -> None:
     several = [{"text": row["text"], "labels": [row["label"]] if n % 3 else []} for n, row in enumerate(rows)]
     data, others = tmp_path / "eval.jsonl", tmp_path / "others.jsonl"
@@ -104,7 +106,7 @@ def test_what_is_fitted_on_evaluation_data_stays_with_the_model_and_is_not_fitte
         bert, dataset=str(data), eval_dataset=str(data), max_steps=6, learning_rate=5e-3, threshold="auto"
     )
     trainer = SwiftTrainer(args)
-    with trainer.recorded():
+    with nullcontext() if apart else trainer.recorded():
         trainer.train()
         figures = trainer.evaluate()
         # Rows of another set are measured with what was fitted on the run's own.
@@ -147,8 +149,12 @@ def test_the_best_weights_come_with_what_was_fitted_for_them(
     trainer.train()
     assert trainer.state.best_model_checkpoint is not None
     first = json.loads((Path(trainer.state.best_model_checkpoint) / "classification.json").read_text())
-    last = json.loads((Path(trainer.args.output_dir) / "checkpoint-3/classification.json").read_text())
+    of_last = Path(trainer.args.output_dir) / "checkpoint-3/classification.json"
+    last = json.loads(of_last.read_text())
     assert settings(trainer)["temperature"] == first["temperature"] != last["temperature"]
+    # What is fitted on them once more, after training, is nothing of the last checkpoint's.
+    trainer.evaluate()
+    assert json.loads(of_last.read_text()) == last
 
 
 def test_a_run_that_draws_rows_by_label_can_be_evaluated_when_it_is_over(

@@ -176,6 +176,16 @@ def test_chunks_are_never_too_long(make: Callable[..., Classifier], bert: Path) 
     assert "input[0]: expected at most 20" in refused(model, 413, input=[[LONG, "x"]])["message"]
 
 
+@pytest.mark.parametrize("long_text", ["truncate", "chunk_mean"])
+def test_a_side_where_nothing_is_cut_changes_nothing(
+    long_text: str, make: Callable[..., Classifier], bert: Path
+) -> None:
+    model = make(bert, *NAMES, long_text=long_text)
+    given = [*TEXTS, LONG] if long_text == "chunk_mean" else TEXTS
+    for side in ("right", "left"):
+        assert ask(model, input=given, truncation_side=side) == ask(model, input=given)
+
+
 def test_which_side_is_cut_and_special_tokens(small: Classifier) -> None:
     tokenizer = small.collator.tokenizer
     tokenizer.truncation_side = "left"  # the library's own way

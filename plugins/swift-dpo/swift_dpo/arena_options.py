@@ -28,6 +28,7 @@ class ArenaOptions:
         None,
         help="File whose rows have a prompt (a text or messages), answered at each evaluation beside "
         "eval_dataset; other columns are handed to the judge. Default: the prompts of eval_dataset.",
+        evaluation_input="path",
     )
     eval_samples: Annotated[int, Ge(0)] | None = option(
         None,
@@ -50,7 +51,8 @@ class ArenaOptions:
         None,
         help="Who judges answers against those of the reference: module:function or file.py:function, taking "
         "(prompt, answer, row) and returning a score, or (prompt, a, b, row) and returning a number above 0 "
-        "where a is better; a reward model (folder or hub id); or the URL of an OpenAI-compatible endpoint.",
+        "where a is better; a reward model (folder or hub id); or the URL of an OpenAI-compatible endpoint, "
+        "such as http://localhost:8000/v1.",
     )
     judge_model: str | None = option(None, help="Name of the judge's model at the endpoint.")
     judge_template: str | None = option(

@@ -64,7 +64,7 @@ def card_of(
     chat: bool,
 ) -> Card:
     """The card of an export of ``run``."""
-    name = run.record["options"].get("model_name_or_path")
+    name = run.base_model
     return Card(
         kind="adapter" if kind == "adapter" else "hf",
         task_type=args.spec.name,

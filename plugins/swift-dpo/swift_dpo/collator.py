@@ -57,8 +57,8 @@ class PreferenceCollator:
         limits: how long a row may be.
         kind: what ``num_items`` of a batch counts.
         pairs: which answers are compared.
-        ld_alpha: weight of what an answer has beyond the length that all answers of its row have
-            (LD-DPO, arXiv 2409.06411, equation 9); None: all tokens weigh the same.
+        ld_alpha: weight of what the longer answer of a pair has beyond the length of the shorter one
+            (LD-DPO, arXiv 2409.06411, equation 9), for rows of one pair; None: all tokens weigh the same.
         with_unrelated: whether answers to other prompts are read.
         max_bad_rows: see the option of that name.
         column_faults: tells of optional columns that the task does not read, given its options and the names
@@ -135,7 +135,7 @@ class PreferenceCollator:
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any] | LeftOut:
         """Token ids of a prompt and its answers; what is left out is told by reason."""
         prompt, answers, scores = record["prompt"], record["answers"], record["scores"]
-        violations = record["violations"]
+        quality, violations = scores, record["violations"]
         if self.constraint is not None:
             violations = self.constraint.violations(record)
             scores = self.constraint.judged(scores, violations)
@@ -150,6 +150,7 @@ class PreferenceCollator:
         kept = self._compared(row.answers, scores)
         if isinstance(kept, LeftOut):
             return kept
+        self._check_lengths(kept)
         fitted = self.limits.fit(row.only(kept), lambda: self._opening(record, row.prompt))
         if isinstance(fitted, LeftOut):
             return fitted
@@ -171,6 +172,7 @@ class PreferenceCollator:
             "margin": record["margin"],
             "pair_weight": record["weight"],
             "violations": None if violations is None else [violations[place] for place in kept],
+            "quality": None if violations is None else [quality[place] for place in kept],
             **self._of_unrelated(row.prompt, other),
             "blank": sum(is_blank(answers[place]) for place in kept),
             "chat": is_messages(prompt),
@@ -206,6 +208,14 @@ class PreferenceCollator:
         if used:
             return sorted(used)
         return LeftOut(EQUAL_SCORES if len(set(scores)) == 1 and len(names) > 1 else IDENTICAL)
+
+    def _check_lengths(self, kept: Sequence[int]) -> None:
+        """Refuse a row in which an answer is shortened to another length in each of its pairs."""
+        if self.ld_alpha is not None and len(kept) > 2:
+            raise ValueError(
+                f"answers: ld_alpha expects two answers, whose lengths it compares, found {len(kept)}; set "
+                "pairs to best_worst, or leave ld_alpha out"
+            )
 
     def _opening(self, record: Mapping[str, Any], prompt: Sequence[int]) -> int:
         return shared_tokens([prompt, self.tokens.opening(record["prompt"], record["tools"])])
@@ -274,12 +284,13 @@ class PreferenceCollator:
             count = len(feature["answers"])
             if self.kind == "answers":
                 items = count
+                margin += [feature["margin"] or 0.0] * items
             else:
                 found = chosen_pairs(feature["scores"], feature["keys"], self.pairs)
                 better += [start + i for i, _ in found]
                 worse += [start + j for _, j in found]
                 items = len(found)
-            margin += [feature["margin"] or 0.0] * items
+                margin += _margins(feature, found)
             weight += [1.0 if feature["pair_weight"] is None else feature["pair_weight"]] * items
             start += count
         return {
@@ -333,6 +344,18 @@ def _after(row: TokenRow, start: int) -> TokenRow:
     counted = [*[0.0] * len(row.prompt), *row.counted[0]]
     cut = min(start, len(ids) - 1)
     return row._replace(prompt=ids[:cut], answers=[ids[cut:]], counted=[counted[cut:]])
+
+
+def _margins(feature: Mapping[str, Any], pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """How much better than the other one, as the row says, the answer is that a pair prefers.
+
+    The row says it of quality: where violations turn a pair round, the preferred answer is so much worse, and
+    where they alone decide, it is as good as the other one.
+    """
+    margin, quality = feature["margin"] or 0.0, feature["quality"]
+    if quality is None:
+        return [margin] * len(pairs)
+    return [margin * ((quality[i] > quality[j]) - (quality[i] < quality[j])) for i, j in pairs]
 
 
 def _violations(features: Sequence[Mapping[str, Any]]) -> Tensor | None:

@@ -12,7 +12,9 @@ the quality that one unit of violation costs, what counts is the Lagrangian s - 
    it is the less safe one. An offset of that kind is due to Amini et al. 2024, "Direct Preference
    Optimization with an Offset"; for pairs that quality orders it is the margin of Zhou et al. 2024, "Beyond
    One-Preference-Fits-All Alignment: Multi-Objective Direct Preference Optimization", in whose terms the
-   policy's reward stands for r - lambda c, while the label tells of r alone.
+   policy's reward stands for r - lambda c, while the label tells of r alone. The margin of a row is the other
+   part, the difference of qualities: it is taken away where the pair was turned round, and is 0 where
+   violations alone decide.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from swift_core.errors import SwiftError, first_line
@@ -54,7 +54,7 @@ class Endpoint:
     """Where a judge is asked, and how.
 
     Attributes:
-        url: the address before ``/chat/completions``, such as ``http://localhost:8000/v1``.
+        url: the address before ``/chat/completions``, such as ``http://localhost:8000/v1``, or with it.
         model: the name that the endpoint knows the judge by.
         template: what is asked; ``{prompt}``, ``{a}`` and ``{b}`` stand for request and answers.
         api_key: sent as a bearer token; kept out of every text that is printed or written.
@@ -79,23 +79,27 @@ class Endpoint:
         """
         if not asked:
             return []
-        with ThreadPoolExecutor(min(self.concurrency, len(asked))) as pool:
-            tasks = [pool.submit(self._verdict, *one) for one in asked]
-            try:
-                return [task.result() for task in tasks]
-            except BaseException:
-                # The first failure ends it: those that wait would only fail again, and cost.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        over = Event()
+        pool = ThreadPoolExecutor(min(self.concurrency, len(asked)))
+        try:
+            tasks = [pool.submit(self._verdict, *one, over) for one in asked]
+            wait(tasks, return_when=FIRST_EXCEPTION)
+            failed = [task for task in tasks if task.done() and task.exception() is not None]
+            return [task.result() for task in failed or tasks]
+        finally:
+            # The first failure ends it, and so does Ctrl-C: those that wait would only fail again, and cost.
+            # A request that is under way can't be called back; nobody waits for it here.
+            pool.shutdown(wait=False, cancel_futures=True)
+            over.set()
 
-    def _verdict(self, question: Question, a: str, b: str) -> Verdict | None:
+    def _verdict(self, question: Question, a: str, b: str, over: Event) -> Verdict | None:
         text = filled(self.template, {"prompt": shown(question.prompt), "a": a, "b": b})
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": text}],
             "temperature": 0,
         }
-        reply = self._sent(json.dumps(body).encode())
+        reply = self._sent(json.dumps(body).encode(), over)
         try:
             content = json.loads(reply)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -105,23 +109,22 @@ class Endpoint:
             ) from error
         return verdict_of(content) if isinstance(content, str) else None
 
-    def _sent(self, body: bytes) -> bytes:
-        for wait in (*self.waits, None):
+    def _sent(self, body: bytes, over: Event) -> bytes:
+        """The reply to one request, tried again where that may help, until ``over``."""
+        for pause in (*self.waits, None):
             try:
                 return self._once(body)
             except urllib.error.HTTPError as error:
-                with error:
-                    told, after = error.read(500), error.headers.get("Retry-After", "")
-                reason = f"HTTP {error.code} {error.reason}: {told.decode(errors='replace')[:200]}"
+                reason = f"HTTP {error.code} {error.reason}: {_beginning(error)}"
+                after = error.headers.get("Retry-After", "")
                 if error.code not in _PASSING:
                     raise SwiftError(f"judge: {self._name} refuses: {self._without_key(reason)}") from None
-                if after.isdigit() and wait is not None:
-                    wait = min(max(wait, float(after)), _LONGEST_WAIT)
+                if after.isdigit() and pause is not None:
+                    pause = min(max(pause, float(after)), _LONGEST_WAIT)
             except (OSError, HTTPException) as error:  # no connection, a timeout, a reply that breaks off
                 reason = first_line(error) or type(error).__name__
-            if wait is None:
+            if pause is None or over.wait(pause):
                 break
-            time.sleep(wait)
         raise SwiftError(
             f"judge: {self._name} gave no reply in {len(self.waits) + 1} tries, the last: "
             f"{self._without_key(reason)}"
@@ -131,7 +134,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json"}
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
-        address = f"{self.url.rstrip('/')}/chat/completions"
+        address = f"{self.url.rstrip('/').removesuffix('/chat/completions')}/chat/completions"
         request = urllib.request.Request(address, data=body, headers=headers, method="POST")
         opener = urllib.request.build_opener(_NoRedirects)
         with opener.open(request, timeout=self.timeout_seconds) as response:
@@ -144,6 +147,15 @@ class Endpoint:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self.api_key, "<REDACTED>") if self.api_key else text
+
+
+def _beginning(error: urllib.error.HTTPError) -> str:
+    """How the body of an error begins; nothing where that breaks off, which is no reason to give up."""
+    try:
+        with error:
+            return error.read(500).decode(errors="replace")[:200]
+    except (OSError, HTTPException):
+        return ""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from swift_core.errors import UserError, first_line
 from swift_dpo.arena_options import ENDPOINT_OPTIONS
@@ -79,6 +80,12 @@ def check_endpoint_options(task: Any) -> None:
 
 def _endpoint(task: Any) -> Endpoint:
     faults: list[str] = []
+    if not _is_plain(task.judge):
+        # Not quoted: what stands there may be a password.
+        faults.append(
+            "judge: expected an address without user and password, such as http://localhost:8000/v1, found "
+            "another one; give the key by judge_api_key_variable or judge_api_key_file"
+        )
     if task.judge_model is None:
         faults.append("judge_model: an endpoint must be told which model to ask; name it")
     if task.judge_api_key_variable is not None and task.judge_api_key_file is not None:
@@ -94,6 +101,16 @@ def _endpoint(task: Any) -> Endpoint:
         timeout_seconds=task.judge_timeout_seconds or TIMEOUT_SECONDS,
         concurrency=task.judge_concurrency or CONCURRENCY,
     )
+
+
+def _is_plain(url: str) -> bool:
+    """Whether an address names a host, perhaps with a port, and nobody's name: requests can't send that."""
+    try:
+        parts = urlsplit(url)
+        # A password with a slash in it is read as a port, which then is no number.
+        return parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return False
 
 
 def _template(name: str | None, faults: list[str]) -> str:

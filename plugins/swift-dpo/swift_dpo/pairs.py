@@ -19,7 +19,7 @@ class Pairs:
     Attributes:
         better: [P] places among the answers.
         worse: [P]
-        margin: [P] how much larger the better one's reward should be.
+        margin: [P] how much larger the better one's reward should be; below 0: it may be so much smaller.
         weight: [P] what each counts.
     """
 

@@ -54,12 +54,15 @@ class RewardModel:
                 f"weights are all there; {folder} has {model.config.num_labels} outputs and lacks "
                 f"{len(info['missing_keys']) + len(info['mismatched_keys'])} weights"
             )
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        # Without one, transformers refuses batches of a decoder.
-        model.config.get_text_config().pad_token_id = self._tokenizer.pad_token_id
-        model.config.pad_token_id = self._tokenizer.pad_token_id
-        self._tokenizer.padding_side = "right"
+        self._at_once = 1
+        # transformers reads the score of a decoder at the last token that does not pad. Another token to pad
+        # with, such as the end token, would be taken for padding where a conversation ends with it.
+        if self._tokenizer.pad_token_id is not None:
+            self._at_once = _BATCH
+            # Without one, transformers refuses batches of a decoder.
+            model.config.get_text_config().pad_token_id = self._tokenizer.pad_token_id
+            model.config.pad_token_id = self._tokenizer.pad_token_id
+            self._tokenizer.padding_side = "right"
         self._model = model.to(device).eval()
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[str]) -> list[float]:
@@ -71,16 +74,21 @@ class RewardModel:
         rows = [self._ids(*pair) for pair in zip(questions, answers, strict=True)]
         order = sorted(range(len(rows)), key=lambda n: len(rows[n]["input_ids"]), reverse=True)
         scores = [0.0] * len(rows)
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
-            batch = self._tokenizer.pad([rows[n] for n in places], return_tensors="pt").to(self._model.device)
+        for start in range(0, len(order), self._at_once):
+            places = order[start : start + self._at_once]
             with torch.no_grad():
-                found = self._model(**batch).logits[:, 0].float()  # [B]
+                found = self._model(**self._batch([rows[n] for n in places])).logits[:, 0].float()  # [B]
             if not torch.isfinite(found).all():
                 raise SwiftError("judge: the reward model gives scores that are no numbers")
             for place, score in zip(places, found.tolist(), strict=True):
                 scores[place] = score
         return scores
+
+    def _batch(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if self._at_once > 1:
+            return dict(self._tokenizer.pad(rows, return_tensors="pt").to(self._model.device))
+        (row,) = rows
+        return {name: torch.tensor([ids], device=self._model.device) for name, ids in row.items()}
 
     def _ids(self, question: Question, answer: str) -> dict[str, Any]:
         tokenizer, prompt = self._tokenizer, question.prompt

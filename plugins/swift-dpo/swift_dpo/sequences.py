@@ -77,7 +77,9 @@ def key_of(prompt: Sequence[int], answer: Sequence[int], weights: Sequence[float
 
 
 def desensitised(counted: Sequence[Sequence[float]], alpha: float) -> list[list[float]]:
-    """Weights of tokens, ``alpha`` for those beyond the number of counted tokens that every answer has.
+    """Weights of tokens of a pair, ``alpha`` for those of the longer answer beyond the length of the other.
+
+    Lengths are numbers of counted tokens.
 
     Source: LD-DPO (arXiv 2409.06411), equation 9.
     """

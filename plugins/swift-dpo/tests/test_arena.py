@@ -281,6 +281,10 @@ def test_the_judge_is_the_one_that_the_options_describe(
             {"judge": "http://j/v1", "judge_model": "j", "judge_template": TOYS},
             ["judge_template: .* lacks {prompt}, {a}, {b}"],
         ),
+        *(
+            ({"judge": f"https://{who}@judge.example/v1", "judge_model": "j"}, ["without user and password"])
+            for who in ("team:sk-secret", "sk-secret", "team:sk-secret/1")
+        ),
         ({"judge": "/nowhere/rewards"}, ["^judge: there is no folder /nowhere/rewards"]),
     ],
 )

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.errors import UserError
+from swift_core.evaluation_inputs import evaluation_inputs, other_inputs
 from swift_dpo.generation import Sampling, answers_of, rendered
 
 Make = Callable[..., TrainingArguments]
@@ -141,3 +142,12 @@ def test_a_judge_that_can_not_be_used_is_told_before_the_first_step(
     with pytest.raises(UserError) as caught:
         SwiftTrainer(args, train_dataset=pairs, eval_dataset=pairs)
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["judge_model", "nowhere.jsonl"]
+
+
+def test_the_prompts_belong_to_what_evaluations_read(causal: Path, make_args: Make, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    args = make_args(causal, eval_prompts=str(path))
+    before = evaluation_inputs(args)
+    path.write_text('{"prompt": "a"}\n')
+    assert other_inputs(before, evaluation_inputs(args)) == ["eval_prompts"]

@@ -94,13 +94,13 @@ def flat_sums(model: Any, batch: dict[str, Any]) -> Tensor:
 @pytest.mark.parametrize("ld_alpha", [None, 0.3, 0.0])
 def test_sums_are_those_of_whole_texts(causal: Path, make: Any, ld_alpha: float | None) -> None:
     model = AutoModelForCausalLM.from_pretrained(causal).double().eval()
-    collator = make(ld_alpha=ld_alpha)
+    collator = make(ld_alpha=ld_alpha, pairs="all" if ld_alpha is None else "best_worst")
     encoded = features(collator, RANKED, PAIR, TURNS)
     with torch.no_grad():
         batch = collator(encoded)
         found = flat_sums(model, batch)
         expected = slow_sums(model, encoded, 1.0 if ld_alpha is None else ld_alpha)
-    assert len(found) == 7
+    assert len(found) == (7 if ld_alpha is None else 6)
     # TRL divides by the whole completion, whatever its tokens weigh.
     assert batch["tokens"].tolist() == [sum(row) for feature in encoded for row in feature["counted"]]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-6)
@@ -195,6 +195,17 @@ def test_weights_beyond_the_shared_length(make: Any) -> None:
         assert batch["weights"].tolist() == [1.0] * short + [alpha] * (long - short) + [1.0] * short
         # What weighs nothing is a token of its answer still.
         assert batch["tokens"].tolist() == [long, short]
+
+
+def test_rows_of_several_pairs_are_refused_where_the_lengths_of_a_pair_count(make: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^answers: ld_alpha expects two answers.*found 3; set pairs to best"
+    ):
+        make(ld_alpha=0.5).encode(RANKED)
+    assert len(features(make(ld_alpha=0.5, pairs="best_worst"), RANKED)[0]["answers"]) == 2
+    # An answer that is compared with none does not count.
+    (feature,) = features(make(ld_alpha=0.5), row("q", " a", " b", " a", scores=[1.0, 0.0, 0.0]))
+    assert len(feature["answers"]) == 2
 
 
 def test_keys_name_a_sequence_and_its_weights(make: Any) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import torch
 
 from swift_core import SwiftTrainer
 from swift_core.errors import UserError
 from swift_core.preparation import prepare_task
+from swift_dpo.pairs import pairs_of
 
 ROWS = [
     {"prompt": "how do I", "chosen": " like this, you fool", "rejected": " like this"},
@@ -32,6 +34,33 @@ def test_a_function_says_which_answers_violate_the_constraint(causal, make_args,
     batch = pickle.loads(pickle.dumps(ready.collator))(features)
     assert batch["better"].tolist() == [1, 2] and batch["worse"].tolist() == [0, 3]
     assert batch["violations"].tolist() == [2.0, 0.0, 0.0, 2.0]
+
+
+def test_a_margin_of_quality_speaks_against_an_answer_that_violations_made_the_better_one(causal, make_args):
+    pairs = [
+        {**ROWS[0], "margin": 2.0, "violations": [3.0, 0.0]},  # turned round: -2 + 3
+        {**ROWS[1], "margin": 2.0, "violations": [0.0, 3.0]},  # 2 + 3
+        {"prompt": "who", "chosen": " a", "rejected": " b", "margin": 2.0, "violations": None},
+    ]
+    ranked = {
+        "prompt": "q",
+        "answers": [" best", " good", " as good"],
+        "scores": [3.0, 2.0, 2.0],
+        "margin": 0.5,
+        "violations": [4.0, 0.0, 1.0],
+    }
+    args = make_args(causal, "cpo", constraint_weight=1.0)
+    expected = [
+        (pairs, [(1, 0), (2, 3), (4, 5)], [1.0, 5.0, 2.0]),
+        # Answers 1 and 2 are equally good: their pair is one of violations alone.
+        ([ranked], [(1, 2), (1, 0), (2, 0)], [1.0, 3.5, 2.5]),
+    ]
+    for rows, order, margins in expected:
+        ready = prepare_task(args, rows)
+        batch = ready.collator([ready.train.features[n] for n in range(len(rows))])
+        found = pairs_of(batch, constraint_weight=1.0)
+        assert list(zip(found.better.tolist(), found.worse.tolist(), strict=True)) == order
+        torch.testing.assert_close(found.margin, torch.tensor(margins))
 
 
 def test_violations_of_a_column_win_over_the_function(causal, make_args, rude):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +17,9 @@ from swift_dpo.judges import ComparingJudge, Question
 
 Reply = Callable[[dict[str, Any]], tuple[int, Any]]
 Serve = Callable[[Reply], str]
+
+
+BREAKS_OFF = "a body that breaks off"
 
 
 class Recorded(list[tuple[str, dict[str, str], dict[str, Any]]]):
@@ -40,6 +44,11 @@ def serve(seen: Recorded) -> Iterator[Serve]:
                 status, content = reply(body)
                 text = json.dumps(content).encode()
                 self.send_response(status)
+                if content == BREAKS_OFF:
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    self.wfile.write(b"50\r\nbus")
+                    return
                 self.send_header("Content-Length", str(len(text)))
                 if status == 302:
                     self.send_header("Location", content)
@@ -110,9 +119,10 @@ def test_nobody_is_asked_for_nothing_and_no_key_is_sent_where_there_is_none(
     assert "Authorization" not in seen[0][1]
 
 
-def test_what_passes_is_tried_again(serve: Serve, seen: Recorded) -> None:
+@pytest.mark.parametrize("content", ["busy", BREAKS_OFF])
+def test_what_passes_is_tried_again(serve: Serve, seen: Recorded, content: str) -> None:
     def flaky(body: dict[str, Any]) -> tuple[int, Any]:
-        return (503, "busy") if len(seen) < 3 else (200, completion("B"))
+        return (503, content) if len(seen) < 3 else (200, completion("B"))
 
     assert endpoint(serve(flaky))([(QUESTIONS[0], "a", "b")]) == ["b"]
     assert len(seen) == 3
@@ -122,6 +132,7 @@ def test_what_passes_is_tried_again(serve: Serve, seen: Recorded) -> None:
     ("status", "content", "tries", "message"),
     [
         (500, "out of order", 3, "gave no reply in 3 tries, the last: HTTP 500"),
+        (503, BREAKS_OFF, 3, "gave no reply in 3 tries, the last: HTTP 503 Service Unavailable: $"),
         (401, "bad key sk-secret", 1, "refuses: HTTP 401 Unauthorized: .*bad key <REDACTED>"),
         (200, {"error": "sk"}, 1, "expected a reply with choices"),
         (302, "http://127.0.0.1:1/v1", 1, "refuses: HTTP 302"),
@@ -152,6 +163,26 @@ def test_an_endpoint_that_is_not_there_or_does_not_reply_is_told(serve: Serve) -
     with pytest.raises(SwiftError, match=r"gave no reply in 3 tries, the last: .*timed out"):
         judge([(QUESTIONS[0], "a", "b")])
     waiting.set()
+
+
+def test_nobody_waits_for_others_after_the_first_failure(serve: Serve, seen: Recorded) -> None:
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        text = body["messages"][0]["content"]
+        if "question 3" not in text:
+            return 503, "busy"  # is tried again, in a minute
+        while len(seen) < 4:
+            time.sleep(0.01)
+        return 401, "no"
+
+    judge = Endpoint(url=serve(reply), model="judge-1", waits=(60.0,) * 3, concurrency=4)
+    before, threads = time.monotonic(), threading.active_count()
+    with pytest.raises(SwiftError, match="refuses: HTTP 401"):
+        judge([(question, "a", "b") for question in QUESTIONS])
+    assert time.monotonic() - before < 20
+    while threading.active_count() > threads and time.monotonic() - before < 20:
+        time.sleep(0.01)  # those that sleep wake up and end
+    assert threading.active_count() <= threads
+    assert len(seen) < len(QUESTIONS), "what waited for its turn was asked"
 
 
 @pytest.mark.parametrize(

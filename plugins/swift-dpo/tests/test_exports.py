@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from swift_core.errors import SwiftError, UserError
+from swift_core.runs.record import Run
 from swift_dpo.collator import make_collator
 from swift_dpo.exports import WRITERS, format_faults
 from swift_dpo.generation import Sampling, answers_of, rendered
@@ -62,7 +63,7 @@ def build(causal: Path, make_args: Callable[..., Any]) -> Build:
             "data": [{"name": "train", "sources": [{"name": "/data/pairs.jsonl", "rows": 3}]}],
             "metrics": {"eval_win_rate": 0.7, "eval_answer_tokens": 9.0},
         }
-        return model, make_collator(args, kind="pairs"), args, SimpleNamespace(record=record)
+        return model, make_collator(args, kind="pairs"), args, Run(folder, record)
 
     return made
 

@@ -154,6 +154,31 @@ def test_a_reward_model_scores_the_whole_conversation(rewards: Path, templated: 
     assert len({round(score, 3) for score in found}) > 5
 
 
+@pytest.mark.parametrize("ends", ["<|im_end|>", "<|im_end|>\n"])
+def test_a_reward_model_without_a_pad_token_is_read_at_the_very_last_token(
+    rewards: Path, ends: str, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(rewards)
+    tokenizer.pad_token = None
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] + '\n' + message['content'] + ENDS }}{% endfor %}"
+    ).replace("ENDS", repr(ends))
+    model = AutoModelForSequenceClassification.from_pretrained(rewards)
+    model.config.pad_token_id = None
+    tokenizer.save_pretrained(tmp_path / "no-pad")
+    model.save_pretrained(tmp_path / "no-pad")
+    questions = [Question(prompt=f"number {n}") for n in range(10)]
+    answers = [" word" * n for n in range(10)]
+    found = RewardModel(tmp_path / "no-pad")(questions, answers)
+    for question, answer, score in zip(questions, answers, found, strict=True):
+        ids = tokenizer(f"user\n{question.prompt}{ends}assistant\n{answer}{ends}", return_tensors="pt")
+        with torch.no_grad():
+            hidden = model.model(**ids).last_hidden_state  # [1, T, D]
+            expected = float(model.score(hidden[0, -1]))
+        assert score == pytest.approx(expected, abs=1e-4)
+    assert len({round(score, 3) for score in found}) > 5
+
+
 def test_equal_answers_tie_whatever_the_others_are(rewards: Path) -> None:
     questions = [Question(prompt=f"what is a cat {n}") for n in range(24)]
     answers = ["the red team won " * (n % 7 + 1) for n in range(24)]

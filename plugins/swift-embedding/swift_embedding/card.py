@@ -61,7 +61,7 @@ def card_of(encoder: TextEncoder, kind: Literal["model", "onnx"], args: Training
         prompts=encoder.prompts,
         size=encoder.size,
         dimensions=encoder.dimensions,
-        base_model=hub_id(run.record["options"].get("model_name_or_path")),
+        base_model=hub_id(run.base_model),
         training=training_of(
             args, run, told_elsewhere=_TOLD_ELSEWHERE, evaluated_on=getattr(args.task, "eval_retrieval", None)
         ),

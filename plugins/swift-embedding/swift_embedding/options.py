@@ -98,7 +98,7 @@ class EmbeddingOptions:
         "<eval_retrieval_split>.tsv or .jsonl.",
         evaluates=True,
     )
-    eval_retrieval_split: str = option("test", help="Which file of qrels/ to use.")
+    eval_retrieval_split: str = option("test", help="Which file of qrels/ to use.", evaluation_input="value")
     eval_k: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = option(
         lambda: [10, 100], help="Depths k at which retrieval metrics are reported; 10 and 100 always are."
     )

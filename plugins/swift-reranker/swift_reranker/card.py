@@ -99,7 +99,7 @@ def card_of(
         reads=Reads(max_length=pairs.max_length, closing=closing, answers=answers),
         cross_encoder=cross_encoder,
         vllm=vllm,
-        base_model=hub_id(run.record["options"].get("model_name_or_path")),
+        base_model=hub_id(run.base_model),
         training=training_of(
             args, run, told_elsewhere=_TOLD_ELSEWHERE, evaluated_on=task.eval_retrieval or None
         ),

@@ -102,12 +102,18 @@ class RerankerCollator:
         """Refuse evaluation rows without labels.
 
         Raises:
-            UserError: there is no label above 0 in them.
+            UserError: there is no label above 0 in them, or nothing to put in order.
         """
-        if not any(row is not None and max(row) > 0 for row in data.records["labels"]):
+        judged = [row for row in data.records["labels"] if row is not None and max(row) > 0]
+        if not judged:
             raise UserError(
                 "eval_dataset: expected lists with a relevant document (a label above 0), found none; a "
                 "teacher's scores are not enough"
+            )
+        if all(len(row) < 2 for row in judged):
+            raise UserError(
+                "eval_dataset: expected lists of several documents, of which some are relevant, found one "
+                "document in each, which has no order; add documents that are not relevant"
             )
 
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,14 +142,19 @@ def load_candidates(args: TrainingArguments) -> tuple[Retrieval, Candidates]:
     """
     task = args.task
     retrieval = load_retrieval(Path(task.eval_retrieval), task.eval_retrieval_split)
-    stage, depth = Path(task.first_stage), task.first_stage_depth
+    # One more: the query itself may be among them.
+    stage, depth = Path(task.first_stage), task.first_stage_depth + 1
     if task.first_stage == "bm25":
         found = bm25_candidates(retrieval.corpus, retrieval.queries, depth)
     elif stage.is_dir():
         found = bundle_candidates(stage, retrieval.queries, depth, device=args.trainer.device.type)
     else:
         found = read_run_file(stage)
-    found = {query: found.get(query, [])[:depth] for query in retrieval.queries}
+    found = {
+        query: [entry for entry in found.get(query, []) if not _is_query(entry[0], query, retrieval)]
+        for query in retrieval.queries
+    }
+    found = {query: rows[: task.first_stage_depth] for query, rows in found.items()}
     unknown = sorted({name for rows in found.values() for name, _ in rows if name not in retrieval.corpus})
     faults = []
     if unknown:
@@ -165,6 +170,17 @@ def load_candidates(args: TrainingArguments) -> tuple[Retrieval, Candidates]:
     if faults:
         raise UserError(*faults)
     return retrieval, found
+
+
+def _is_query(document: str, query: str, retrieval: Retrieval) -> bool:
+    """Whether a document is the query, which BEIR takes for no answer: ArguAna's queries are of its corpus.
+
+    An id alone says little: documents and queries are often both numbered from 1.
+    """
+    if document != query:
+        return False
+    text, asked = retrieval.corpus.get(document), retrieval.queries[query]
+    return text is not None and (text == asked or text.endswith(f" {asked}"))  # behind its title
 
 
 def check_retrieval(collator: RerankerCollator, args: TrainingArguments) -> None:
@@ -233,7 +249,10 @@ def _spread(scores: Sequence[np.ndarray], args: TrainingArguments) -> dict[str, 
     """How far the scores of a list lie apart; tells on the terminal where they hardly do."""
     compared = [values for values in scores if len(values) > 1]
     if not compared:
-        return {}
+        raise UserError(
+            "expected candidates that can be put in order, found one for each query; let the first stage "
+            "find more (first_stage_depth)"
+        )
     if not all(np.isfinite(values).all() for values in compared):
         raise SwiftError(
             "the model gives scores that are not finite (NaN or infinite): training diverged. Lower "

@@ -83,14 +83,17 @@ class RerankerOptions:
         help="Folder in the layout of BEIR to evaluate on: what first_stage finds there is reranked.",
         evaluates=True,
     )
-    eval_retrieval_split: str = option("test", help="Which file of qrels/ to use.")
+    eval_retrieval_split: str = option("test", help="Which file of qrels/ to use.", evaluation_input="value")
     first_stage: str = option(
         "bm25",
         help="Where candidates come from in eval_retrieval: bm25, a run file (TREC, or JSON lines), or a "
         "FAISS bundle that swift-embedding exported.",
+        evaluation_input="path",
     )
     first_stage_depth: Annotated[int, Gt(0)] = option(
-        100, help="How many candidates of the first stage are reranked for each query."
+        100,
+        help="How many candidates of the first stage are reranked for each query.",
+        evaluation_input="value",
     )
     eval_k: Annotated[list[Annotated[int, Gt(0)]], MinLen(1)] = option(
         lambda: [10], help="Depths k at which nDCG@k and MRR@k are reported; 10 always is."

@@ -17,7 +17,7 @@ from swift_core.model_folders import resolve_model, saved_dtype
 from swift_reranker.collator import RerankerCollator, feature_of, make_collator
 from swift_reranker.model import build_model
 from swift_reranker.scoring import score_lists
-from swift_reranker.settings import read_settings
+from swift_reranker.settings import SETTINGS, read_settings
 
 
 class Scored(NamedTuple):
@@ -80,13 +80,20 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * values.astype(np.float64))))
 
 
-def load_reranker(folder: str | Path, *, device: torch.device | str = "cpu") -> Reranker:
+def load_reranker(
+    folder: str | Path, *, device: torch.device | str = "cpu", template: str | None = None
+) -> Reranker:
     """Load an export of the format ``hf``, the ``model/`` folder of a run, or a cross-encoder of others.
 
     The network is asked for nothing, but for the base model of an adapter that names it by a hub id.
 
+    Args:
+        folder: what is loaded.
+        device: where it is to compute.
+        template: the text that a decoder reads, see the option of that name; decoders of others need it.
+
     Raises:
-        UserError: the folder holds no reranker.
+        UserError: the folder holds no reranker, or a decoder of which nothing says what text it reads.
     """
     folder = Path(folder)
     if not _holds_reranker(folder):
@@ -100,10 +107,27 @@ def load_reranker(folder: str | Path, *, device: torch.device | str = "cpu") -> 
         model_dtype=saved_dtype(folder),
         use_cpu=True,  # nothing of the training loop runs here
         report_to="none",
+        template=template,
     )
     collator = make_collator(args)
+    if needs_template(args, collator):
+        raise UserError(
+            f"{folder}: expected a decoder with {SETTINGS}, which says what text it reads, found one without "
+            "it; to score what it was trained to read give load_reranker that text as template, or serve "
+            "what a run with this model and the option template exported"
+        )
     model = build_model(args, collator)
     return Reranker(model=model.to(device).eval().requires_grad_(False), collator=collator)
+
+
+def needs_template(args: TrainingArguments, collator: RerankerCollator) -> bool:
+    """Whether the run's model is a decoder that others trained, and nobody says on which text.
+
+    Its scores of another text would be noise. A training that starts from it may choose any.
+    """
+    settings = collator.settings
+    chosen = args.task.template is not None or read_settings(resolve_model(args)) is not None
+    return settings.scoring == "head" and settings.template is not None and not chosen
 
 
 def is_reranker(args: TrainingArguments) -> bool:

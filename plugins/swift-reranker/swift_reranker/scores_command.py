@@ -89,7 +89,7 @@ def _scored(args: TrainingArguments) -> tuple[TaskData, Sequence[np.ndarray]]:
     from swift_core.preparation import prepare_data
     from swift_core.runtime import Runtime
     from swift_reranker.collator import RerankerCollator
-    from swift_reranker.reranker import is_reranker
+    from swift_reranker.reranker import is_reranker, needs_template
     from swift_reranker.scoring import score_lists
 
     runtime = Runtime(args.claim)
@@ -105,6 +105,12 @@ def _scored(args: TrainingArguments) -> tuple[TaskData, Sequence[np.ndarray]]:
         faults.append(
             f"model_name_or_path: {args.core.model_name_or_path} is no trained reranker: its head would be "
             "random; name one, or set scoring=generative for a causal model"
+        )
+    elif needs_template(args, collator):
+        faults.append(
+            f"template: expected the text that {args.core.model_name_or_path} was trained to read, which "
+            "this decoder does not say (it has no reranker.json), found none; set it, with {query} and "
+            "{document} in their places"
         )
     if faults:
         raise UserError(*faults)

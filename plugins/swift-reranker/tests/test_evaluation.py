@@ -17,7 +17,7 @@ from swift_core.data.dataset import load_data
 from swift_core.data.encoding import encode_data
 from swift_core.errors import SwiftError, UserError
 from swift_reranker import hooks
-from swift_reranker.evaluation import check_retrieval, evaluate_model
+from swift_reranker.evaluation import check_retrieval, evaluate_model, load_candidates
 from swift_reranker.first_stage import read_run_file
 from swift_reranker.scoring import score_lists
 from swift_reranker.spec import SPEC
@@ -114,6 +114,11 @@ def test_lists_without_anything_relevant_are_left_out(build: Build, bert: Path, 
     nothing = data_of(lists[:1], collator, tmp_path)
     with pytest.raises(UserError, match="a label above 0"):
         collator.check_evaluation(nothing)
+    alone = data_of([{"query": "c", "documents": ["x"], "labels": [1]}, lists[0]], collator, tmp_path)
+    with pytest.raises(UserError, match="found one document in each"):
+        collator.check_evaluation(alone)
+    with pytest.raises(UserError, match="first_stage_depth"):
+        evaluate_model(model, collator, alone, args)
 
 
 @pytest.mark.parametrize("stage", ["bm25", "run"])
@@ -146,6 +151,30 @@ def test_a_first_stage_is_reranked_and_the_gain_is_told(
     rows = evaluation.tables["per_query"]
     assert [row["query_id"] for row in rows] == ["q1", "q2", "q3"]
     assert rows[2]["ndcg@10"] == 0.0
+
+
+@pytest.mark.parametrize("stage", ["bm25", "run"])
+def test_a_query_is_no_candidate_for_itself(make_args: Make, bert: Path, tmp_path: Path, stage: str) -> None:
+    texts = {"a": "cats are small", "b": "cats sleep", "c": "cats are small animals", "1": "small and cats"}
+    asked = {"a": texts["a"], "b": texts["b"], "1": "are cats small"}
+    folder = tmp_path / "arguana"
+    (folder / "qrels").mkdir(parents=True)
+    titled = [
+        {"_id": name, "text": text, "title": "pets" if name == "b" else ""} for name, text in texts.items()
+    ]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, titled)))
+    queries = [{"_id": name, "text": text} for name, text in asked.items()]
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    judged = [f"{query}\tc\t1" for query in asked]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]))
+    run = tmp_path / "run.trec"
+    run.write_text("\n".join(f"{q} Q0 {d} 1 {1 + (q == d)} x" for q in asked for d in texts))
+    first = "bm25" if stage == "bm25" else str(run)
+    args = make_args(bert, eval_retrieval=str(folder), first_stage=first, first_stage_depth=3)
+    found = {query: {name for name, _ in rows} for query, rows in load_candidates(args)[1].items()}
+    assert found["a"] == {"b", "c", "1"} and found["b"] == {"a", "c", "1"}
+    # Another text of the same id is a candidate, and three are three.
+    assert "1" in found["1"] and len(found["1"]) == 3
 
 
 @pytest.mark.parametrize(

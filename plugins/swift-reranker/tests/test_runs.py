@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from swift_core import SwiftTrainer, TrainingArguments
+from swift_core.evaluation_inputs import evaluation_inputs, other_inputs
 from swift_core.preparation import prepare_task
 from swift_core.runner import evaluate_run, train_run
 from swift_core.testing.forks import run_forked
@@ -246,3 +247,17 @@ def test_two_processes_are_as_good_as_one(
     for name, value in figures.items():
         if name != "eval_runtime":
             assert abs(found[name] - value) < 1e-4, name
+
+
+def test_the_first_stage_belongs_to_what_evaluations_read(
+    make_args: Make, bert: Path, tmp_path: Path
+) -> None:
+    run_file = tmp_path / "first.run"
+    run_file.write_text("q1 Q0 d1 1 2.0 x\n")
+    (tmp_path / "beir").mkdir()
+    given = {"eval_retrieval": str(tmp_path / "beir"), "first_stage": str(run_file), "first_stage_depth": 20}
+    before = evaluation_inputs(make_args(bert, **given))
+    assert list(before) == ["eval_retrieval", "first_stage", "first_stage_depth"]
+    run_file.write_text("q1 Q0 d2 1 2.0 x\n")
+    after = evaluation_inputs(make_args(bert, **{**given, "first_stage_depth": 30}))
+    assert other_inputs(before, after) == ["first_stage", "first_stage_depth"]

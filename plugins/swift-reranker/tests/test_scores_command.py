@@ -130,6 +130,29 @@ def test_scores_that_are_no_numbers_are_not_written(
     assert not Path("o").exists()
 
 
+def test_a_decoder_of_others_is_scored_by_a_given_template_only(
+    build: Callable[..., Any], qwen: Path, project: Path
+) -> None:
+    model, collator, _ = build(qwen)
+    model.save_pretrained("theirs")
+    collator.tokenizer.save_pretrained("theirs")
+    command = ["run.yaml", "--output", "o", "model_name_or_path=theirs"]
+    with pytest.raises(UserError, match=r"^template: expected the text that theirs was trained to read"):
+        main(command)
+    with pytest.raises(UserError, match=r"theirs: expected a decoder with reranker\.json"):
+        load_reranker("theirs")
+    assert main([*command, "template='Q: {query} D: {document}'"]) == 0
+    teacher = load_reranker("theirs", template="Q: {query} D: {document}")
+    for row in read("o"):
+        found = sigmoid(np.array(row["scores"]))
+        np.testing.assert_allclose(found, teacher.score(row["query"], row["documents"]).scores, atol=1e-4)
+    # A training may start from it with a text of its own.
+    learns = ["model_name_or_path=theirs", "loss=lambda_loss"]
+    prepared = prepare_task(TrainingArguments.from_file("run.yaml", learns))
+    prepared.collator.save_pretrained("theirs")
+    assert load_reranker("theirs").collator.settings == prepared.collator.settings
+
+
 def test_all_faults_are_told_at_once(project: Path) -> None:
     with pytest.raises(UserError) as caught:
         main(["run.yaml", "--output", "o", "dataset=null", "model_name_or_path=encoder"])
