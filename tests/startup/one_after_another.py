@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
-from functools import partial
 
 from benchmarks.__main__ import main
 
 if __name__ == "__main__":
-    forking = partial(multiprocessing.get_context, "fork")
-    multiprocessing.get_context = lambda method=None: forking()  # type: ignore[assignment]
+    forking = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda method=None: forking  # type: ignore[assignment]
     sys.exit(max(main(command) for command in json.loads(sys.argv[1])))

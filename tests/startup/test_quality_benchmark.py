@@ -41,17 +41,8 @@ def test_both_systems_are_trained_and_measured_once(
     metrics = {"ndcg@10": 0.5, "mrr@10": 0.5, "recall@10": 0.5, "recall@100": 0.5}
     done_before = json.dumps({**key, "rows": None, "recipe": recipe, "metrics": metrics})
     results.write_text(done_before + "\n")
-    command = [
-        "quality",
-        "--data",
-        str(data),
-        "--set",
-        "things",
-        "--model",
-        str(tiny_encoder),
-        "--seeds",
-        "3",
-    ]
+    command = ["quality", "--data", str(data), "--set", "things", "--seeds", "3"]
+    command += ["--model", str(tiny_encoder)]
     command += ["--results", str(results), "--query-prompt", "no ", "--batch-size", "4", "--max-length", "8"]
     out = run_benchmarks([*command, "--threads", "1"])
     assert "| untrained | 0.5000 |" in out
