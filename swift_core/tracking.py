@@ -112,7 +112,7 @@ def _write_pictures(writer: SummaryWriter, step: int, pictures: Mapping[str, byt
         width, height = struct.unpack(">II", png[16:24])
         image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
         value = Summary.Value(tag=f"eval/{name}", image=image)
-        writer._get_file_writer().add_summary(Summary(value=[value]), step)  # type: ignore[no-untyped-call]
+        writer._get_file_writer().add_summary(Summary(value=[value]), step)
     writer.flush()
 
 

@@ -40,7 +40,7 @@ class SequenceGroup:
     @classmethod
     def joined(cls, size: int) -> SequenceGroup:
         """The group of this process; all processes must call it, and ``size`` divide their number."""
-        handle, _ = distributed.new_subgroups(size)  # type: ignore[no-untyped-call]
+        handle, _ = distributed.new_subgroups(size)
         return cls(size, distributed.get_rank(handle), handle)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SequenceGroup:

@@ -51,7 +51,7 @@ class Classifier:
         if isinstance(text, str):
             return encoding.of_text(text)
         if len(text) == 2 and all(isinstance(part, str) for part in text):
-            return encoding.of_text(*text)  # type: ignore[arg-type]
+            return encoding.of_text(*text)
         return encoding.of_messages(text)  # type: ignore[arg-type]
 
     def decide(self, rows: Sequence[Tokens]) -> list[dict[str, Any]]:

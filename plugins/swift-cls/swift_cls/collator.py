@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
+    from swift_core.flat import PoolingMethod
 
 _NO_LIMIT = 1_000_000
 """Tokenizers without a limit of their own say 1e30."""
@@ -77,7 +78,7 @@ class ClassificationCollator:
     texts: TextEncoding
     labels: Labels | None
     sampling: str | None = None
-    pooling_method: str | None = None
+    pooling_method: PoolingMethod | None = None
     decision: Decision = field(default_factory=Decision)
 
     @property

@@ -13,6 +13,7 @@ from swift_core.cli.work import quiet_libraries
 from swift_core.errors import UserError, listed
 
 if TYPE_CHECKING:
+    import datasets
     import numpy as np
 
     from swift_cls.collator import ClassificationCollator
@@ -83,15 +84,15 @@ def _find(parsed: argparse.Namespace) -> dict[str, Any]:
     # An adapter that is not trained changes no vector.
     args = args.replace(**_NO_EVALUATION, use_lora=False)
     ready = prepare_task(args)
-    train, names = _checked(ready, args)
-    ids = np.array([int(row[0]) for row in train.features["targets"]])  # [N]
+    train, features, names = _checked(ready, args)
+    ids = np.array([int(row[0]) for row in features["targets"]])  # [N]
     few = np.bincount(ids, minlength=len(names)) < 2
     judged = np.flatnonzero(~few[ids])
     kept = [name for name, left_out in zip(names, few, strict=True) if not left_out]
     if len(kept) < 2:
         raise UserError("label: expected at least 2 labels with 2 rows or more, found fewer")
     own = np.searchsorted(np.flatnonzero(~few), ids[judged])
-    vectors = _vectors(ready, args, judged)
+    vectors = _vectors(ready, args, features.select(judged))
     folds = min(parsed.folds, int(np.bincount(own).min()))
     probabilities = out_of_fold(vectors, own, folds=folds, seed=args.trainer.seed)
     noise = confident_learning(probabilities, own)
@@ -120,7 +121,7 @@ def _find(parsed: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _checked(ready: Preparation, args: TrainingArguments) -> tuple[TaskData, Sequence[str]]:
+def _checked(ready: Preparation, args: TrainingArguments) -> tuple[TaskData, datasets.Dataset, Sequence[str]]:
     from swift_cls.collator import ClassificationCollator
 
     if not isinstance(ready.collator, ClassificationCollator):
@@ -131,19 +132,18 @@ def _checked(ready: Preparation, args: TrainingArguments) -> tuple[TaskData, Seq
     labels = ready.collator.known_labels
     if labels.problem != "single_label":
         raise UserError(f"label: `swift label-noise` judges rows with one label, found {labels.problem} data")
-    if ready.train is None:
+    if ready.train is None or ready.train.features is None:
         raise UserError("dataset: expected training data (a file, a folder or a hub id), found none")
-    return ready.train, labels.names
+    return ready.train, ready.train.features, labels.names
 
 
-def _vectors(ready: Preparation, args: TrainingArguments, rows: np.ndarray) -> np.ndarray:
+def _vectors(ready: Preparation, args: TrainingArguments, features: datasets.Dataset) -> np.ndarray:
     """[N, D] means over the tokens of each row, by the untrained model."""
     from swift_cls.predicting import row_vectors
 
     collator: ClassificationCollator = ready.collator  # type: ignore[assignment]
     model: Any = ready.runtime.make_model(args=args, collator=collator).to(args.trainer.device).eval()
     model.pooling_method = "mean"
-    features: Any = ready.train.features.select(rows) if ready.train and ready.train.features else []
     return row_vectors(model, collator, features, progress=args.shows_progress)
 
 

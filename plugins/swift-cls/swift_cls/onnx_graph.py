@@ -40,7 +40,8 @@ class _Graph(nn.Module):
         super().__init__()
         self.model = model
         self.method = model.pooling_method if model.pooling_method != model.family_pooling else None
-        called = super(FlatClassifier, model).forward if self.method is None else model.flat_part.forward
+        whole: Any = super(FlatClassifier, model)
+        called = whole.forward if self.method is None else model.flat_part.forward
         self.inputs = graph_inputs(called, tokenizer)
         self.more = graph_options(called)
 
@@ -49,19 +50,21 @@ class _Graph(nn.Module):
     ) -> Tensor:
         more = {**self.more, **({} if token_type_ids is None else {"token_type_ids": token_type_ids})}
         if self.method is None:
-            logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **more).logits
-            return logits
+            own: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **more).logits
+            return own
         mask = self._without_end(input_ids, attention_mask)
         hidden = self.model.flat_part(input_ids=input_ids, attention_mask=mask, **more).last_hidden_state
         vectors = pool_padded(hidden, mask, self.method)  # [B, D]
-        return self.model.flat_logits(vectors)  # type: ignore[no-any-return]
+        logits: Tensor = self.model.flat_logits(vectors)
+        return logits
 
     def _without_end(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[B, T] without padding tokens that a tokenizer puts at the end of texts: see ``TextEncoding``."""
         pad = self.model.config.get_text_config().pad_token_id
         places = torch.arange(input_ids.shape[1], device=input_ids.device)  # [T]
         last = (places * (input_ids != pad) * attention_mask).amax(1, keepdim=True)  # [B, 1]
-        return attention_mask * (places <= last)
+        kept: Tensor = attention_mask * (places <= last)
+        return kept
 
 
 def write_onnx(folder: Path, model: Any, collator: ClassificationCollator) -> float:

@@ -182,7 +182,7 @@ def text_of(message: Any) -> str:
         content = message["content"]
         if content is None or isinstance(content, str):
             return content or ""
-        parts = content if isinstance(content, list) else [None]
+        parts: list[Any] = content if isinstance(content, list) else [None]
         if all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts):
             return "\n".join(part["text"] for part in parts)
     raise ValueError("messages: expected messages with role and content (a text), found something else")

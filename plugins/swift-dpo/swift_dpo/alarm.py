@@ -63,10 +63,10 @@ class TrainingAlarm:
     def __init__(self, *, batches: int = _BATCHES) -> None:
         """Look once in so many ``batches``."""
         self._alarm, self._every = LikelihoodAlarm(), batches
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor | float] = {}
         self._seen = 0
 
-    def heard(self, figures: Mapping[str, Tensor]) -> str | None:
+    def heard(self, figures: Mapping[str, Tensor | float]) -> str | None:
         """Take in the figures of a batch, see :mod:`swift_dpo.figures`; returns what to tell, if anything.
 
         Figures of answers that are judged alone tell of no accuracy, and are not listened to.

@@ -62,8 +62,9 @@ class Constraint:
         Raises:
             ValueError: the function fails, or gives something else than a number.
         """
-        if record["violations"] is not None or self.function is None:
-            return record["violations"]
+        told: list[float] | None = record["violations"]
+        if told is not None or self.function is None:
+            return told
         found = [self._measured(record["prompt"], answer) for answer in record["answers"]]
         for value in found:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:

@@ -46,6 +46,9 @@ _WAITS = (1.0, 4.0, 15.0)
 """Seconds before each further try."""
 _LONGEST_WAIT = 60.0
 _PASSING = (408, 409, 429, 500, 502, 503, 504)
+_MOST_READ, _SHOWN = 5_000, 200
+"""Of a body that is told: bytes that are read, characters that are shown."""
+
 _VERDICTS: dict[str, Verdict] = {"a": "a", "b": "b", "tie": "tie"}
 
 
@@ -105,7 +108,7 @@ class Endpoint:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise SwiftError(
                 f"judge: {self._name}: expected a reply with choices[0].message.content, as chat completions "
-                f"have it, found {reply[:200]!r}"
+                f"have it, found {self._beginning(reply)!r}"
             ) from error
         return verdict_of(content) if isinstance(content, str) else None
 
@@ -115,7 +118,7 @@ class Endpoint:
             try:
                 return self._once(body)
             except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code} {error.reason}: {_beginning(error)}"
+                reason = f"HTTP {error.code} {error.reason}: {self._beginning(_body(error))}"
                 after = error.headers.get("Retry-After", "")
                 if error.code not in _PASSING:
                     raise SwiftError(f"judge: {self._name} refuses: {self._without_key(reason)}") from None
@@ -148,14 +151,18 @@ class Endpoint:
     def _without_key(self, text: str) -> str:
         return text.replace(self.api_key, "<REDACTED>") if self.api_key else text
 
+    def _beginning(self, body: bytes) -> str:
+        # The key goes first: the half of one that is cut would not be found.
+        return self._without_key(body.decode(errors="replace"))[:_SHOWN]
 
-def _beginning(error: urllib.error.HTTPError) -> str:
-    """How the body of an error begins; nothing where that breaks off, which is no reason to give up."""
+
+def _body(error: urllib.error.HTTPError) -> bytes:
+    """That of an error; nothing where it breaks off, which is no reason to give up."""
     try:
         with error:
-            return error.read(500).decode(errors="replace")[:200]
+            return error.read(_MOST_READ)
     except (OSError, HTTPException):
-        return ""
+        return b""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -95,7 +95,7 @@ class _LinearLogps(torch.autograd.Function):
 
     @staticmethod
     # The gradient is written down without its own: a second derivative would be wrong in silence.
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, logps, gradient = ctx.saved_tensors
         if gradient is not None:

@@ -90,7 +90,8 @@ def _score(
     wanted = (*_OF_PAIRS, *_OF_ANSWERS, "violations", "better", "worse", "unrelated")
     cpu = {name: None if (value := batch[name]) is None else value.cpu() for name in wanted}
     cpu["num_items"] = batch["num_items"]
-    answers = Answers(**{name: None if value is None else value.cpu() for name, value in values.items()})
+    on_cpu: Any = {name: None if value is None else value.cpu() for name, value in values.items()}
+    answers = Answers(**on_cpu)
     return Scored(rows, answers, cpu)
 
 
@@ -103,7 +104,7 @@ def _joined(parts: Sequence[Scored]) -> Scored:
         values = [get(part) for part in parts]
         if any(value is None for value in values):
             return None
-        cut = [torch.split(v, [n, len(v) - n]) for v, n in zip(values, own, strict=True)]  # type: ignore[arg-type,type-var]
+        cut = [torch.split(v, [n, len(v) - n]) for v, n in zip(values, own, strict=True)]  # type: ignore[arg-type]
         return torch.cat([first for first, _ in cut] + [last for _, last in cut])
 
     answers = {f.name: of_answers(partial(_figure, name=f.name)) for f in fields(Answers)}

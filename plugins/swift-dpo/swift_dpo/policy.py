@@ -84,7 +84,7 @@ def _forward(
 ) -> Any:
     """Token scores of ``flat``, or what the class of transformers does with its own arguments."""
     if flat is None:
-        return super(FlatPolicy, self).forward(*args, **kwargs)  # type: ignore[misc]
+        return super(FlatPolicy, self).forward(*args, **kwargs)
     return self.token_scores(flat, predictors, targets, confidence)
 
 

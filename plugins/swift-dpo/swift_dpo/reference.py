@@ -45,8 +45,8 @@ class Reference:
 
     def __init__(self, args: TrainingArguments, load: Any) -> None:
         other = getattr(args.task, "reference", None)
-        name, revision = (other, None) if other else args.initial_model
-        self._args = args.with_merged_model(name, revision)
+        given: Any = (other, None) if other else args.initial_model
+        self._args = args.with_merged_model(*given)
         self.sync_steps: int | None = getattr(args.task, "reference_sync_steps", None)
         self.mixup_alpha: float = getattr(args.task, "reference_mixup_alpha", 1.0)
         self._mode = "off" if self.sync_steps else getattr(args.task, "reference_cache", "off")
@@ -168,8 +168,8 @@ class Reference:
                 with torch.no_grad():
                     values = self._computed(policy, batch).double().tolist()
                 found.update(zip(batch["keys"].tolist(), values, strict=True))
-            for values in gather_object([found]) if world > 1 else [found]:
-                self.cached.add(values)
+            for known in gather_object([found]) if world > 1 else [found]:
+                self.cached.add(known)
         self._model = None
 
 

@@ -134,6 +134,8 @@ def test_what_passes_is_tried_again(serve: Serve, seen: Recorded, content: str) 
         (500, "out of order", 3, "gave no reply in 3 tries, the last: HTTP 500"),
         (503, BREAKS_OFF, 3, "gave no reply in 3 tries, the last: HTTP 503 Service Unavailable: $"),
         (401, "bad key sk-secret", 1, "refuses: HTTP 401 Unauthorized: .*bad key <REDACTED>"),
+        pytest.param(401, "." * 195 + "sk-secret", 1, "refuses: .*<RED", id="a key where the text is cut"),
+        (200, "you are sk-secret", 1, "expected a reply with choices.*you are <REDACTED>"),
         (200, {"error": "sk"}, 1, "expected a reply with choices"),
         (302, "http://127.0.0.1:1/v1", 1, "refuses: HTTP 302"),
     ],

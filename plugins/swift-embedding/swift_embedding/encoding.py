@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,19 @@ _GPU_TOKENS = 65_536
 
 _TEXTS_AT_ONCE = 16_384
 """Texts that are tokenised together: the ids of a large corpus would fill the memory."""
+
+
+class Encoder(Protocol):
+    """Whatever gives texts their vectors, see :class:`TextEncoder`."""
+
+    def encode_queries(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
+        """Float32 [N, D]."""
+
+    def encode_documents(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
+        """Float32 [N, D]."""
+
+    def document_chunks(self, texts: Sequence[str], progress: bool = False) -> Iterator[np.ndarray]:
+        """The vectors of documents in parts, so that not all are in memory at once."""
 
 
 def embed(

@@ -154,7 +154,7 @@ def gathered(values: Tensor) -> Tensor:
     """
     sizes = _sizes(values)
     rank = distributed.get_rank()
-    parts = _Gather.apply(values, sizes)
+    parts = _Gather.apply(values, sizes)  # type: ignore[no-untyped-call]
     return torch.cat([parts[rank], *parts[:rank], *parts[rank + 1 :]])
 
 

@@ -198,7 +198,7 @@ def _scores(part: Part, loss: LossName, args: TrainingArguments) -> Iterator[str
 def _range(part: Part, columns: Sequence[str]) -> Iterator[str]:
     for column in columns:
         found = np.concatenate(
-            [np.atleast_1d(value) for value in part.rows[column] if value is not None] or [[]]
+            [np.atleast_1d(value) for value in part.rows[column] if value is not None] or [np.empty(0)]
         )
         if not (np.abs(found) <= 1).all():
             yield f"{column}: cosine expects numbers from -1 to 1, found others in {part.name}; scale them"

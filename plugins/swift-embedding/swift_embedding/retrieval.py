@@ -13,7 +13,7 @@ from swift_core.errors import UserError
 from swift_embedding.metrics import retrieval_metrics
 
 if TYPE_CHECKING:
-    from swift_embedding.encoding import TextEncoder
+    from swift_embedding.encoding import Encoder
 
 _QUERIES_AT_ONCE = 1024
 
@@ -45,7 +45,7 @@ def retrieval_from_rows(rows: Iterable[Mapping[str, Any]]) -> Retrieval:
 
 
 def evaluate_retrieval(
-    retrieval: Retrieval, encoder: TextEncoder, k_values: Collection[int], *, progress: bool = False
+    retrieval: Retrieval, encoder: Encoder, k_values: Collection[int], *, progress: bool = False
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Search the whole corpus for every query.
 

@@ -11,7 +11,7 @@ from scipy import stats
 from swift_core.errors import SwiftError, UserError
 
 if TYPE_CHECKING:
-    from swift_embedding.encoding import TextEncoder
+    from swift_embedding.encoding import Encoder
 
 _TINY = 1e-12
 
@@ -26,7 +26,7 @@ def paired_cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """
     left, right = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)  # [N]
-    cosines = (left * right).sum(axis=1) / np.maximum(norms, _TINY)  # [N]
+    cosines: np.ndarray = (left * right).sum(axis=1) / np.maximum(norms, _TINY)  # [N]
     if np.isnan(cosines).any():
         raise SwiftError(
             f"{np.isnan(cosines).sum():,} of {len(cosines):,} similarities are not numbers (NaN), so the "
@@ -67,7 +67,7 @@ def sts_metrics(
 
 
 def evaluate_sts(
-    rows: Iterable[Mapping[str, Any]], encoder: TextEncoder, *, progress: bool = False
+    rows: Iterable[Mapping[str, Any]], encoder: Encoder, *, progress: bool = False
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Encode pairs with ``text1``, ``text2`` and ``score``, all texts as queries, and compare.
 
@@ -111,7 +111,7 @@ def triplet_accuracies(queries: np.ndarray, positives: np.ndarray, negatives: np
 
 
 def evaluate_triplets(
-    rows: Iterable[Mapping[str, Any]], encoder: TextEncoder, *, progress: bool = False
+    rows: Iterable[Mapping[str, Any]], encoder: Encoder, *, progress: bool = False
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Compare every positive of a row with every negative of it.
 

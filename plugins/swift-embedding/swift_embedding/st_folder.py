@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +16,11 @@ from safetensors.torch import save_file
 from swift_core.adapters import merge_adapter
 from swift_core.cards import hub_id
 from swift_core.errors import SwiftError, UserError
+from swift_core.flat import PoolingMethod
 from swift_core.models import without_progress_bars
 from swift_embedding.card import Card, write_card
 from swift_embedding.encoding import Recipe, TextEncoder
-from swift_embedding.pooling import (
-    IDENTITY,
-    PoolingMethod,
-    read_cut,
-    read_include_prompt,
-    read_modules,
-    read_pooling,
-)
-
-if TYPE_CHECKING:
-    pass
+from swift_embedding.pooling import IDENTITY, read_cut, read_include_prompt, read_modules, read_pooling
 
 _TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}
 """Largest difference of a component after a reload; merging LoRA rounds once more in the weights' type."""
