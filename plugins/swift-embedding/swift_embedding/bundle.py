@@ -13,6 +13,7 @@ import numpy as np
 
 from swift_core.errors import UserError
 from swift_core.runs.atomic import replaced_folder
+from swift_core.runs.stored import sole_taker
 from swift_embedding import bundle_files as files
 from swift_embedding.documents import Documents, check_documents, write_documents
 from swift_embedding.encoding import TextEncoder
@@ -120,15 +121,21 @@ class Bundle:
             UserError: see :func:`write_bundle`; an id is in the bundle; the bundle on the disk was changed
                 since; or the index, trained for fewer documents, misses its target with them.
         """
+        self._check_unchanged()
+        with sole_taker(self.folder):
+            # Another process may have added while this one waited.
+            self._check_unchanged()
+            files.verify_files(self.folder, self.manifest["files"])
+            check_documents(documents, self.documents)
+            vectors = self.encoder.encode_documents([text for _, text in documents], progress)  # [N, D]
+            exact = ExactHits.load(self.folder / files.RECALL).with_more(vectors, len(self.documents))
+            with replaced_folder(self.folder) as fresh:
+                manifest = self._write_larger(fresh, documents, vectors, exact)
+        return _open(self.folder, manifest, self.encoder, mmap=self.mmap, device=self.device)
+
+    def _check_unchanged(self) -> None:
         if files.read_manifest(self.folder) != self.manifest:
             raise UserError(f"{self.folder}: it was changed after it was loaded; load it again before adding")
-        files.verify_files(self.folder, self.manifest["files"])
-        check_documents(documents, self.documents)
-        vectors = self.encoder.encode_documents([text for _, text in documents], progress)  # [N, D]
-        exact = ExactHits.load(self.folder / files.RECALL).with_more(vectors, len(self.documents))
-        with replaced_folder(self.folder) as fresh:
-            manifest = self._write_larger(fresh, documents, vectors, exact)
-        return _open(self.folder, manifest, self.encoder, mmap=self.mmap, device=self.device)
 
     def _write_larger(
         self, fresh: Path, documents: Sequence[tuple[str, str]], vectors: np.ndarray, exact: ExactHits

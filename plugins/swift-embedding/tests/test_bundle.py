@@ -6,7 +6,9 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 import torch
 
 from swift_core.errors import SwiftError, UserError
-from swift_embedding import load_bundle
+from swift_embedding import bundle_files, load_bundle
 from swift_embedding.bundle import Bundle, Hit, write_bundle
 from swift_embedding.documents import Documents, write_documents
 from swift_embedding.encoding import TextEncoder
@@ -194,6 +196,7 @@ def test_an_export_does_not_wait_for_other_processes(
 
 READER = """
 import sys
+import threading
 import faiss  # before torch: both bring an OpenMP runtime
 import swift_embedding
 assert "torch" not in sys.modules
@@ -393,6 +396,35 @@ def test_a_crash_while_adding_leaves_the_old_bundle(
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == content
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
     assert bundle.add(NEW).manifest["documents"] == 230
+
+
+def test_two_that_add_at_once_do_not_lose_documents(
+    many: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = many("Flat")
+    first, second = load_bundle(folder), load_bundle(folder)
+    looked, check, verify = threading.Event(), Bundle._check_unchanged, bundle_files.verify_files
+
+    def checked(bundle: Bundle) -> None:
+        check(bundle)
+        if bundle is second:
+            looked.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Future[Bundle]] = []
+
+        def overtaken(*inputs: Any) -> None:
+            if not others:
+                others.append(pool.submit(second.add, [("other", "of another process")]))
+                assert looked.wait(timeout=60)
+            verify(*inputs)
+
+        monkeypatch.setattr(Bundle, "_check_unchanged", checked)
+        monkeypatch.setattr(bundle_files, "verify_files", overtaken)
+        first.add(NEW)
+        with pytest.raises(UserError, match="it was changed after it was loaded; load it again"):
+            others[0].result()
+    assert len(load_bundle(folder).documents) == 230
 
 
 def test_an_index_that_the_new_documents_do_not_fit_is_refused(
