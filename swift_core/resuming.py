@@ -132,7 +132,8 @@ def take_over(run: Run, checkpoint: Path) -> None:
 
     Checkpoints that a kill cut off are removed. Later ones are of a course that is left, with which the next
     ``--resume`` must not go on: they are set aside as ``abandoned-checkpoint-N``. So is a model that was
-    saved before an evaluation or export failed: figures of what follows are none of its own.
+    saved before an evaluation or export failed: figures of what follows are none of its own. Tables of later
+    evaluations are removed, as their lines in ``metrics.jsonl`` are.
 
     Raises:
         UserError: the run has finished or runs, or the disk refused.
@@ -145,6 +146,7 @@ def take_over(run: Run, checkpoint: Path) -> None:
         with writing_told(run.folder):
             shutil.rmtree(aside, ignore_errors=True)
             later.rename(aside)
+    run.drop_evaluations_after(int(checkpoint.name.removeprefix("checkpoint-")))
     run.set_model_aside()
 
 

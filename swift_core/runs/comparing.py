@@ -85,11 +85,7 @@ def read_tables(folder: Path, step: int | None) -> dict[str, Table]:
     """
     run = Run.open(folder)
     evaluations = run.folder / "evaluations"
-    steps = {
-        int(path.name.removeprefix("step-")): path
-        for path in evaluations.glob("step-*")
-        if path.name.removeprefix("step-").isdigit() and any(path.glob("*.jsonl"))
-    }
+    steps = {number: path for number, path in run.evaluations().items() if any(path.glob("*.jsonl"))}
     if not steps:
         raise UserError(
             f"{evaluations}: expected tables of an evaluation, found none; give the run evaluation data, or "

@@ -228,6 +228,24 @@ class Run:
         """Forget what ``metrics.jsonl`` says of later steps, which a resumed run does again."""
         json_lines.drop_after(self.metrics_file, step)
 
+    def evaluations(self) -> dict[int, Path]:
+        """The folders of evaluations' tables and pictures by training step."""
+        folders = {
+            path.name.removeprefix("step-"): path for path in (self.folder / "evaluations").glob("step-*")
+        }
+        return {int(step): path for step, path in folders.items() if step.isdigit()}
+
+    def drop_evaluations_after(self, step: int) -> None:
+        """Remove what evaluations of later steps wrote, which a resumed run writes anew.
+
+        Raises:
+            UserError: the disk refused.
+        """
+        with writing_told(self.folder):
+            for number, path in self.evaluations().items():
+                if number > step:
+                    shutil.rmtree(path)
+
     def write_table(self, step: int, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write a table of an evaluation as JSON lines and return its path; an older one is replaced."""
         path = self.folder / "evaluations" / f"step-{step}" / f"{name}.jsonl"

@@ -121,6 +121,8 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
     with pytest.raises(UserError, match="was one of 2 processes, found 1"):
         make_trainer(save_steps=2).train(resume_from_checkpoint=checkpoint)
     (checkpoint.parent / "run.json").write_text(record)
+    for step in (2, 3):
+        Run.open(checkpoint.parent).write_table(step, "rows", [])
     # Gone back to an earlier checkpoint and interrupted again, it does not go on with the course left.
     for _ in range(2):
         back = make_trainer(save_steps=2).recorded(checkpoint.with_name("checkpoint-2"))
@@ -128,6 +130,7 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
             raise KeyboardInterrupt
     names = sorted(path.name for path in checkpoint.parent.glob("*checkpoint-*"))
     assert names == ["abandoned-checkpoint-4", "checkpoint-2"]
+    assert list(Run.open(checkpoint.parent).evaluations()) == [2]
     # Nor is a model of before judged by figures, or exported with those, that come after it.
     taken = Run.open(checkpoint.parent)
     assert taken.record["model"] is None and not taken.model.exists()
