@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,8 +91,33 @@ def _last(run: Run) -> Path:
     return checkpoints[-1]
 
 
-def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]) -> None:
+def begin_run(args: TrainingArguments, data: Sequence[TaskData], checkpoint: Path | None) -> Run:
+    """Make a new run that reads ``data``, or take over that of ``checkpoint``.
+
+    Raises:
+        UserError: the run of the checkpoint was another one, has finished or runs, or the disk refused.
+    """
+    inputs = evaluation_inputs(args)
+    if checkpoint is None:
+        run = new_run(args)
+    else:
+        run = Run.open(checkpoint.parent)
+        refuse_other_run(run, args, data, inputs)
+        take_over(run, checkpoint)
+    record_inputs(run, args, data, inputs)
+    return run
+
+
+def refuse_other_run(
+    run: Run, args: TrainingArguments, data: Sequence[TaskData], inputs: Mapping[str, str]
+) -> None:
     """Refuse to go on with ``run`` as something else than it was; nothing of it is touched.
+
+    Args:
+        run: as it was.
+        args: of the run that is to go on.
+        data: what it reads.
+        inputs: its ``evaluation_inputs``.
 
     Raises:
         UserError: its task type, options, data or number of processes differ; all differences at once.
@@ -123,6 +148,12 @@ def refuse_other_run(run: Run, args: TrainingArguments, data: Sequence[TaskData]
         for part in data
         if known.get(part.name, part.fingerprint) != part.fingerprint
     ]
+    read = run.record.get("evaluation_inputs") or {}
+    faults += [
+        f"--resume: what {name} names is not what the run began with; restore it, or start a new run"
+        for name, fingerprint in inputs.items()
+        if name not in changed and read.get(name, fingerprint) != fingerprint
+    ]
     if faults:
         raise UserError(*faults)
 
@@ -150,7 +181,9 @@ def take_over(run: Run, checkpoint: Path) -> None:
     run.set_model_aside()
 
 
-def record_inputs(run: Run, args: TrainingArguments, data: Sequence[TaskData]) -> None:
+def record_inputs(
+    run: Run, args: TrainingArguments, data: Sequence[TaskData], inputs: Mapping[str, str]
+) -> None:
     """Write into the record what the run reads, and every option with the value that holds.
 
     Raises:
@@ -158,7 +191,7 @@ def record_inputs(run: Run, args: TrainingArguments, data: Sequence[TaskData]) -
     """
     run.update(
         data=[part.summary for part in data],
-        evaluation_inputs=evaluation_inputs(args),
+        evaluation_inputs=inputs,
         processes=args.trainer.world_size,
         resolved_options=args.resolved(),
     )

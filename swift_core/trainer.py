@@ -39,7 +39,7 @@ from swift_core.preparation import (
     prepare_data,
     prepare_task,
 )
-from swift_core.resuming import checkpoint_to_resume, new_run, record_inputs, refuse_other_run, take_over
+from swift_core.resuming import begin_run, checkpoint_to_resume
 from swift_core.runs.atomic import TEMPORARY, swap_folder
 from swift_core.runs.record import Run, keep_evaluation
 from swift_core.runs.redact import redacted
@@ -248,12 +248,7 @@ class SwiftTrainer(transformers.Trainer):
     def _own_run(self, checkpoint: Path | None) -> Run:
         data = [part for part in (self.train_data, self.eval_data) if part is not None]
         refuse_breaches(self.options, findings_of(self.options, measured=self.eval_data is not None))
-        run = Run.open(checkpoint.parent) if checkpoint else new_run(self.options)
-        if checkpoint is not None:
-            refuse_other_run(run, self.options, data)
-            take_over(run, checkpoint)
-        record_inputs(run, self.options, data)
-        return run
+        return begin_run(self.options, data, checkpoint)
 
     def _end_run(self, state: Any, error: str | None = None) -> None:
         if self.run is not None:

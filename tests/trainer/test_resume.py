@@ -145,7 +145,7 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
 def test_the_docs_name_what_may_change_when_a_run_goes_on(options):
     run = new_run(TrainingArguments(**options))
     schedule = {f"{what}_strategy": "epoch" for what in ("logging", "save", "eval")}
-    refuse_other_run(run, TrainingArguments(**options, **schedule, logging_first_step=True), [])
+    refuse_other_run(run, TrainingArguments(**options, **schedule, logging_first_step=True), [], {})
     text = (Path(__file__).parents[2] / "docs/runs.md").read_text()
     table = text.partition("| options | what |")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) == _MAY_CHANGE

@@ -254,6 +254,24 @@ def test_a_corpus_that_lost_a_line_is_other_data(make_trainer, rows, tmp_path, c
     assert "fingerprint of eval_retrieval" in capsys.readouterr().err
 
 
+def test_a_run_is_not_resumed_beside_another_corpus(make_trainer, tmp_path):
+    corpus = Path(beir_folder(tmp_path / "beir")) / "corpus.jsonl"
+    given = {"eval_retrieval": str(corpus.parent), "save_steps": 2, "eval_strategy": "no"}
+    trainer = make_trainer(**given)
+    with pytest.raises(KeyboardInterrupt), trainer.recorded():
+        trainer.train()
+        raise KeyboardInterrupt
+    text = corpus.read_text()
+    corpus.write_text(text + text.splitlines()[0].replace("sea", "deer") + "\n")
+    checkpoint = trainer.run.checkpoints()[0]
+    with pytest.raises(
+        UserError, match="what eval_retrieval names is not what the run began with"
+    ):
+        make_trainer(**given).train(resume_from_checkpoint=checkpoint)
+    corpus.write_text(text)
+    make_trainer(**given).train(resume_from_checkpoint=checkpoint)
+
+
 def test_what_evaluations_read_has_a_fingerprint(options, tmp_path):
     def found(**changes: object) -> dict[str, str]:
         return evaluation_inputs(TrainingArguments(**{**options, "cache_dir": str(folder / "c"), **changes}))
