@@ -156,12 +156,13 @@ class TrainingArguments:
         import torch
         import transformers
 
-        primary = self.spec.primary_metric
         # Pinning memory for a device that is not there earns a warning each epoch.
         defaults: dict[str, Any] = {"dataloader_pin_memory": torch.accelerator.is_available()}
-        if primary is not None:
-            defaults["metric_for_best_model"] = primary.name
-            defaults["greater_is_better"] = primary.higher_is_better
+        if self.spec.primary_metric is not None:
+            defaults["metric_for_best_model"] = self.spec.primary_metric.name
+        metric = values.get("metric_for_best_model", defaults.get("metric_for_best_model"))
+        # None: not declared by the task, so the library takes it for a loss or a gain by its name.
+        defaults["greater_is_better"] = self.spec.higher_is_better(str(metric).removeprefix("eval_"))
         try:
             return transformers.TrainingArguments(**{**defaults, **values})
         except (ValueError, TypeError, ImportError) as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from swift_core.adapters import add_lora, known_warnings_of_peft
 from swift_core.errors import UserError, first_line
@@ -153,8 +153,22 @@ def _load_weights(
     _refuse_random_weights(model, fresh, args)
     if head is not None:
         head.prepare(model)
+        _restore_precision(model, folder, getattr(torch, args.core.model_dtype))
     set_state(model, FlatState(asked=args.core.attn_implementation))
     return model, fresh
+
+
+@torch.no_grad()
+def _restore_precision(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+    """Give weights that a task holds in float32 back the digits that loading them as ``dtype`` took."""
+    finer = {name: p for name, p in model.named_parameters() if p.dtype == torch.float32 != dtype}
+    for path in sorted(folder.glob("*.safetensors")) if finer else ():
+        with safe_open(path, "pt") as stored:
+            for name in finer.keys() & set(stored.keys()):
+                weight = stored.get_tensor(name)
+                # One that was started afresh is another one.
+                if weight.shape == finer[name].shape and torch.equal(weight.to(dtype), finer[name].to(dtype)):
+                    finer[name].copy_(weight)
 
 
 def _refuse_pickle(folder: Path, args: TrainingArguments) -> bool:

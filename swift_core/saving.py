@@ -156,11 +156,7 @@ def _compare_weights(folder: Path, model: nn.Module, copy: nn.Module) -> None:
             "training diverged. Lower learning_rate, or set warmup_steps or max_grad_norm"
         )
     lost = sorted(before.keys() ^ after.keys())
-    # A head may be finer in memory than the type that all is loaded in.
-    coarse = min((weight.dtype for weight in before.values()), key=lambda dtype: dtype.itemsize)
-    changed = [
-        n for n in before.keys() & after.keys() if not torch.equal(before[n].to(coarse), after[n].to(coarse))
-    ]
+    changed = [name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])]
     if lost or changed:
         names = [*lost, *sorted(changed)]
         raise SwiftError(

@@ -233,6 +233,11 @@ class TaskSpec:
         """The metric (of the first group) that picks the best checkpoint; None for a task without metrics."""
         return next((metric for metric in self.metrics if metric.primary), None)
 
+    def higher_is_better(self, name: str) -> bool | None:
+        """Of a declared metric, or one with more behind it (``log_loss_calibrated``); None of others."""
+        told = [metric for metric in self.metrics if f"{name}_".startswith(f"{metric.name}_")]
+        return max(told, key=lambda metric: len(metric.name)).higher_is_better if told else None
+
     def export_format(self, name: str) -> ExportFormat | None:
         """The declared export format of that name, or None."""
         return next((entry for entry in self.exports if entry.name == name), None)

@@ -264,9 +264,7 @@ def test_a_run_is_not_resumed_beside_another_corpus(make_trainer, tmp_path):
     text = corpus.read_text()
     corpus.write_text(text + text.splitlines()[0].replace("sea", "deer") + "\n")
     checkpoint = trainer.run.checkpoints()[0]
-    with pytest.raises(
-        UserError, match="what eval_retrieval names is not what the run began with"
-    ):
+    with pytest.raises(UserError, match="what eval_retrieval names is not what the run began with"):
         make_trainer(**given).train(resume_from_checkpoint=checkpoint)
     corpus.write_text(text)
     make_trainer(**given).train(resume_from_checkpoint=checkpoint)

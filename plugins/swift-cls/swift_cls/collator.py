@@ -15,8 +15,9 @@ from swift_cls.labels import Labels, learn_labels
 from swift_cls.objective import check_options
 from swift_cls.settings import SETTINGS, labels_of_folder, read_settings
 from swift_cls.texts import TextEncoding
-from swift_core.errors import UserError
+from swift_core.errors import UserError, listed
 from swift_core.flat import flat_batch
+from swift_core.flat.forward import transformers_model
 from swift_core.model_folders import load_single_stack_config, position_limit, resolve_model
 from swift_core.models import load_tokenizer
 
@@ -117,6 +118,9 @@ class ClassificationCollator:
             )
         if args.trainer.process_index == 0:
             print(f"labels    {_told(labels)}", flush=True)
+            if self.labels is not None and not labels.of_model:
+                known = listed(self.labels.names[:_LABELS_TOLD]) or "scores"
+                print(f"head      starts afresh: that of the model is for {known}", flush=True)
             if evaluation is not None and args.task.report_duplicates:
                 tell_duplicates(train, evaluation)
         given = args.task.threshold
@@ -174,6 +178,15 @@ class ClassificationCollator:
         for number, row in enumerate(rows):
             targets[number, [int(entry) for entry in row]] = 1.0
         return targets
+
+    def before_training(self, model: nn.Module, train: TaskData, evaluation: TaskData | None) -> None:
+        """Let a new head start at a linear probe, where the run wants that."""
+        from swift_cls.head_start import start_at_probe
+
+        classifier = transformers_model(model)
+        if classifier.starts_at_probe and train.features is not None:
+            start_at_probe(model, self, train.features)
+            classifier.starts_at_probe = False
 
     def companion(self, model: nn.Module) -> Decision:
         """What a checkpoint says of the decision, the model that was best goes on with."""

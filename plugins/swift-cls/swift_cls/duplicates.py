@@ -28,7 +28,7 @@ class Duplicate:
 
     Attributes:
         similarity: Jaccard index of their 5-grams of characters; 1 for equal texts.
-        equal: whether they are, by letters and digits.
+        equal: whether they are, but for case, space and punctuation.
     """
 
     evaluation_row: int
@@ -40,16 +40,16 @@ class Duplicate:
 def find_duplicates(train: Sequence[str], evaluation: Sequence[str]) -> list[Duplicate]:
     """Rows of ``evaluation`` with a training text that is equal, or alike by at least 0.8.
 
-    Texts are compared in lower case, by letters and digits only. Likeness is the Jaccard index of their sets
-    of 5-grams of characters (Broder 1997), computed exactly, of long texts those of beginning and end; with
-    more than 5 million characters only equal ones are found.
+    Texts are compared in lower case, without space and punctuation. Likeness is the Jaccard index of their
+    sets of 5-grams of characters (Broder 1997), computed exactly, of long texts those of beginning and end;
+    with more than 5 million characters only equal ones are found.
     """
     own, others = [normalised(text) for text in evaluation], [normalised(text) for text in train]
     place = {text: row for row, text in reversed(list(enumerate(others)))}
     found = [Duplicate(row, place[text], 1.0, True) for row, text in enumerate(own) if text and text in place]
-    own_ends, others_ends = list(map(_ends, own)), list(map(_ends, others))
-    if sum(map(len, [*own_ends, *others_ends])) > _MOST_CHARACTERS:
+    if not near_are_sought(train, evaluation):
         return found
+    own_ends, others_ends = list(map(_ends, own)), list(map(_ends, others))
     equal = {duplicate.evaluation_row for duplicate in found}
     rest = [row for row, text in enumerate(own) if row not in equal and len(text) >= _GRAM]
     found += [
@@ -57,6 +57,11 @@ def find_duplicates(train: Sequence[str], evaluation: Sequence[str]) -> list[Dup
         for row, other, likeness in _near([own_ends[n] for n in rest], others_ends)
     ]
     return sorted(found, key=lambda duplicate: duplicate.evaluation_row)
+
+
+def near_are_sought(train: Sequence[str], evaluation: Sequence[str]) -> bool:
+    """Whether there are few enough characters for it."""
+    return sum(min(len(text), _CHARACTERS) for text in (*train, *evaluation)) <= _MOST_CHARACTERS
 
 
 def _near(own: Sequence[str], others: Sequence[str]) -> list[tuple[int, int, float]]:
@@ -93,21 +98,30 @@ def _ends(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """``text`` in lower case, of its letters and digits only."""
+    """``text`` in lower case, without space and punctuation."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(letter for letter in folded if letter.isalnum())
+    # Marks are vowels in many scripts; symbols tell "C++" from "C", and may be all of a text.
+    return "".join(letter for letter in folded if letter.isalnum() or unicodedata.category(letter)[0] in "MS")
 
 
 def tell_duplicates(train: TaskData, evaluation: TaskData) -> None:
     """Say in a few lines which evaluation rows are in the training data too."""
     first, second = _texts(train.records), _texts(evaluation.records)
     found = find_duplicates(first, second)
+    sought = near_are_sought(first, second)
+    if not sought:
+        print(
+            "overlap   only equal texts are looked for, near copies where there are up to "
+            f"{_MOST_CHARACTERS:,} characters",
+            flush=True,
+        )
     if not found:
         return
     equal = sum(duplicate.equal for duplicate in found)
+    nearly = f", {len(found) - equal:,} nearly" if sought else ""
     print(
         f"overlap   {len(found):,} of {len(second):,} evaluation texts are in the training data too "
-        f"({equal:,} equal, {len(found) - equal:,} nearly): figures on them say little"
+        f"({equal:,} equal{nearly}): figures on them say little"
     )
     labels = train.records["label"], evaluation.records["label"]
     for entry in found[:_SHOWN]:

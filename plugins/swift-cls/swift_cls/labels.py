@@ -86,8 +86,8 @@ class Labels:
         return {**{_plain(name): place for name, place in spelled.items()}, **spelled}
 
     @cached_property
-    def _takes_ids(self) -> bool:
-        """Whether a whole number may be a place; not where numbers are names, "1.0" too."""
+    def takes_ids(self) -> bool:
+        """Whether a whole number may be an id; not where numbers are names, "1.0" too."""
         return not any(_ID.fullmatch(name) for name in self._places)
 
     def _id(self, value: Any) -> int:
@@ -96,7 +96,7 @@ class Labels:
             return place
         name = _name(value)
         # Ids beside names that are given, as numbers or as the texts that a csv file has.
-        if _ID.fullmatch(name) and self._takes_ids:
+        if _ID.fullmatch(name) and self.takes_ids:
             if 0 <= int(name) < len(self.names):
                 return int(name)
             raise ValueError(f"label: expected {self._expected()}, found the id {name}")
@@ -105,7 +105,7 @@ class Labels:
         )
 
     def _expected(self) -> str:
-        ids = f" (ids 0 to {len(self.names) - 1})" if len(self.names) > 1 and self._takes_ids else ""
+        ids = f" (ids 0 to {len(self.names) - 1})" if len(self.names) > 1 and self.takes_ids else ""
         return f"one of the {len(self.names)} labels {listed(self.names[:_SHOWN])}{ids}"
 
 
@@ -122,6 +122,8 @@ def learn_labels(values: Sequence[Any], options: ClassificationOptions, known: L
     """
     problem = options.problem or problem_of(values)
     _check_kinds(values, problem)
+    if options.problem is None and options.label_names is None:
+        _refuse_doubtful(values)
     if problem == "regression":
         if options.label_names is not None or options.num_labels not in (None, 1):
             raise UserError("label_names, num_labels: scores (regression) have no labels; leave them out")
@@ -149,13 +151,19 @@ def _names(
     if options.label_names is not None:
         names = tuple(map(str, options.label_names))
         return names, usable is not None and usable.names == names
-    if usable is not None and flat and all(usable.place_of_name(value) is not None for value in flat):
+    if usable is not None and flat and _knows(usable, flat, found):
         return usable.names, True
     if all(_ID.fullmatch(name) for name in found):
         return tuple(sorted(found, key=int)), False
     if all(isinstance(value, bool) for value in flat):
         return ("false", "true"), False
     return tuple(sorted(found)), False
+
+
+def _knows(known: Labels, flat: Sequence[Any], found: Counter[str]) -> bool:
+    """Whether labels are names of a model's, or just the ids that it has."""
+    ids = known.takes_ids and found.keys() == {str(place) for place in range(len(known.names))}
+    return ids or all(known.place_of_name(value) is not None for value in flat)
 
 
 def _counts(labels: Labels, values: Sequence[Any], found: Counter[str]) -> list[int]:
@@ -226,6 +234,31 @@ def problem_of(values: Iterable[Any]) -> Problem:
     numbers = [_number(value) for value in values]
     fractions = any(number is not None and not number.is_integer() for number in numbers)
     return "regression" if fractions and (None not in numbers or _has_floats(values)) else "single_label"
+
+
+def _refuse_doubtful(values: Sequence[Any]) -> None:
+    """Refuse a column of scores, or of ids, in which something else stands here and there.
+
+    Raises:
+        UserError: most values are numbers, with a fraction somewhere, or one is a negative id, and others
+            are none.
+    """
+    others = Counter(str(value) for value in values if not isinstance(value, list) and _number(value) is None)
+    numbers = [number for value in values if (number := _number(value)) is not None]
+    shown = listed([f"{name!r} ({count:,} rows)" for name, count in others.most_common(_SHOWN)])
+    faults = []
+    if others and any(not number.is_integer() for number in numbers) and len(numbers) > len(values) / 2:
+        faults.append(
+            f"label: expected scores, as most are, found {shown} among them; remove those rows, or set "
+            "problem=single_label where the numbers are names"
+        )
+    if others and any(number < 0 and number.is_integer() for number in numbers):
+        faults.append(
+            f"label: found the negative id {min(numbers):.0f} beside names such as {shown}; remove those "
+            "rows, or set label_names where it is a name"
+        )
+    if faults:
+        raise UserError(*faults)
 
 
 def _has_floats(values: Iterable[Any]) -> bool:

@@ -41,7 +41,7 @@ def _pair(name: str, first: str, second: str) -> Layout:
 
 
 LAYOUTS = (
-    Layout(name="texts", columns=(_TEXT, _LABEL, _PAIR)),
+    Layout(name="texts", columns=(_TEXT, _LABEL, _PAIR), convert=f"{_HERE}:from_texts"),
     Layout(
         name="texts with several labels",
         columns=(
@@ -63,6 +63,7 @@ LAYOUTS = (
     Layout(
         name="ms-swift",
         columns=(Column(name="messages", type="any", meaning="A conversation that is classified."), _LABEL),
+        convert=f"{_HERE}:from_messages",
     ),
 )
 
@@ -72,6 +73,25 @@ _PAIRS = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
 )
+
+
+def from_texts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows with ``text``, perhaps ``text_pair``, and ``label``."""
+    return {"text": row["text"], "text_pair": row.get("text_pair"), "label": _unpacked(row["label"])}
+
+
+def from_messages(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows with ``messages``."""
+    return {"messages": row["messages"], "label": _unpacked(row["label"])}
+
+
+def _unpacked(label: str) -> str:
+    """A label as JSON: where it is a text that is a list as JSON, as csv files have lists, that list."""
+    if label.startswith('"['):
+        with contextlib.suppress(ValueError):
+            if isinstance(json.loads(inner := json.loads(label)), list):
+                return str(inner)
+    return label
 
 
 def from_labels(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,9 +110,9 @@ def from_labels(row: Mapping[str, Any]) -> dict[str, Any]:
 def from_pair(row: Mapping[str, Any]) -> dict[str, Any]:
     """Rows with one of the names that pairs of texts go by."""
     first, second = next(names for names in _PAIRS if names[0] in row)
-    return {"text": row[first], "text_pair": row[second], "label": row["label"]}
+    return {"text": row[first], "text_pair": row[second], "label": _unpacked(row["label"])}
 
 
 def from_sentence(row: Mapping[str, Any]) -> dict[str, Any]:
     """Rows with ``sentence``."""
-    return {"text": row["sentence"], "label": row["label"]}
+    return {"text": row["sentence"], "label": _unpacked(row["label"])}

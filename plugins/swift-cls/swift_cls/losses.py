@@ -179,7 +179,7 @@ def balanced_weights(counts: Sequence[int]) -> list[float]:
 def positive_weights(counts: Sequence[int], rows: int) -> list[float]:
     """Positive weights (N - n_c) / n_c: the rows with a label count as much as those without.
 
-    A label that all rows have gets 0, which is what the formula says: there is nothing to tell it from.
+    A label that all rows have gets 1 in place of 0, with which nothing would ever say that it is there.
 
     Args:
         counts: n, [C] rows that have each label.
@@ -189,7 +189,7 @@ def positive_weights(counts: Sequence[int], rows: int) -> list[float]:
         ValueError: a label has no rows; the message names its index.
     """
     _check_counts(counts)
-    return [(rows - count) / count for count in counts]
+    return [(rows - count) / count or 1.0 for count in counts]
 
 
 def _check_counts(counts: Sequence[int]) -> None:

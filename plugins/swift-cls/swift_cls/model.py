@@ -70,6 +70,7 @@ def _prepare(
         chunk_pooling="max" if collator.texts.long_text == "chunk_max" else "mean",
     )
     _check_pooling(args, collator, classifier.family_pooling, kind)
+    classifier.starts_at_probe = fresh and args.task.head_start == "probe"
 
 
 def _check_pooling(
@@ -90,5 +91,7 @@ def _check_pooling(
         faults.append(
             f"long_text: the head of {kind} can't be given the vectors of chunks; set pooling_method"
         )
+    if asked is None and own is None and args.task.head_start == "probe":
+        faults.append(f"head_start: a probe can't tell what the head of {kind} reads; set pooling_method")
     if faults:
         raise UserError(*faults)

@@ -103,6 +103,8 @@ def _label_faults(task: ClassificationOptions, labels: Labels) -> list[str]:
     if empty and counted:
         faults.append(f"{listed(counted)}: needs training rows of every label, found none of {listed(empty)}")
     if isinstance(task.class_weights, dict):
+        if set(map(str, task.class_weights)) >= set(labels.names) and not any(task.class_weights.values()):
+            faults.append("class_weights: expected a weight above 0 for some label, found 0 for all")
         unknown = [label for label in map(str, task.class_weights) if label not in labels.names]
         if unknown:
             faults.append(

@@ -36,6 +36,11 @@ class ClassificationOptions:
         help="Which token vectors the head reads; default: as a trained classifier did before, else "
         "as transformers does it for this model.",
     )
+    head_start: Literal["random", "probe"] = option(
+        "random",
+        help="Where a new head starts: at random, or at a linear probe: what a logistic (for scores a ridge) "
+        "regression learns from the vectors of the untrained model.",
+    )
     loss: LossName | None = option(
         None,
         help="Default: cross_entropy for one label, binary_cross_entropy for several, mse for scores.",

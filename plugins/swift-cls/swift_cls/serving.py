@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from swift_cls.classifier import Classifier, load_classifier
 from swift_cls.texts import TextEncoding, Tokens
 from swift_core.serving import (
+    Check,
     RequestError,
     TextRequest,
     cut_row,
@@ -24,10 +25,17 @@ from swift_core.serving import (
     is_pair,
     parse_request,
     refuse_long,
+    shown,
     truncation_faults,
 )
 
 _ENDLESS = 1_000_000
+
+
+class ClassifyRequest(TextRequest):
+    """``input``, or in its place one conversation."""
+
+    messages: Any = None
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Classifier:
@@ -40,8 +48,9 @@ def respond(
 ) -> dict[str, Any]:
     """Answer one request. All of its inputs go through the model together.
 
-    Fields of the request: ``input`` (a text, texts, pairs of texts, token ids, or lists of them) and, each of
-    them optional, ``model``, ``user`` (not used), and vLLM's ``truncate_prompt_tokens`` (-1: what the model
+    Fields of the request: ``input`` (a text, texts, pairs of texts, token ids, or lists of them) or, in its
+    place, ``messages`` (a conversation, read by the model's chat template as in training) and, each of them
+    optional, ``model``, ``user`` (not used), and vLLM's ``truncate_prompt_tokens`` (-1: what the model
     takes, as in training), ``truncation_side`` (default: as in training) and ``add_special_tokens``. Token
     ids are taken as they are. Where the run read long texts in chunks, only pairs can be too long.
 
@@ -63,14 +72,17 @@ def respond(
     """
     known: int = classifier.model.get_input_embeddings().weight.shape[0]
     texts = classifier.collator.texts
+    talks = isinstance(request, Mapping) and "messages" in request
     asked = parse_request(
         request,
-        TextRequest,
+        ClassifyRequest,
         model=model,
-        checks={"input": input_check(vocabulary=known, pairs=True)},
+        checks={"messages": _conversation(texts)}
+        if talks
+        else {"input": input_check(vocabulary=known, pairs=True)},
         limit_faults=lambda asked: _limit_faults(asked, texts),
     )
-    rows = _rows(inputs_of(asked.input), asked, texts)
+    rows = _rows([Conversation(asked.messages)] if talks else inputs_of(asked.input), asked, texts)
     count = sum(len(chunk) for row in rows for chunk in row.chunks)
     entries = classifier.decide(rows)
     return {
@@ -83,8 +95,35 @@ def respond(
     }
 
 
-def _limit_faults(asked: TextRequest, texts: TextEncoding) -> list[str]:
+class Conversation(NamedTuple):
+    """An input that is one."""
+
+    messages: Sequence[Mapping[str, Any]]
+
+
+def _conversation(texts: TextEncoding) -> Check:
+    def faults(value: Any) -> list[str]:
+        if not isinstance(value, list) or not value:
+            return [f"messages: expected {expected}, found {shown(value)}"]
+        try:
+            texts.of_messages(value)
+        except ValueError as error:
+            return [str(error)]
+        return []
+
+    expected = "a list of messages with role and content"
+    return Check(expected, faults)
+
+
+def _limit_faults(asked: ClassifyRequest, texts: TextEncoding) -> list[str]:
     faults = truncation_faults(asked, texts.tokenizer, texts.max_length)
+    if asked.messages is not None:
+        if asked.input is not None:
+            faults.append("messages: expected them or input, found both; leave one of the two out")
+        if asked.truncation_side is not None:
+            faults.append("truncation_side: a conversation is cut as in training; leave it out")
+        if not asked.add_special_tokens:
+            faults.append("add_special_tokens: the chat template says them for a conversation; leave it out")
     pairs = isinstance(asked.input, list) and any(map(is_pair, asked.input))
     if pairs and asked.truncation_side is not None:
         faults.append("truncation_side: of pairs the longer text is cut at its end; leave it out")
@@ -107,6 +146,8 @@ def _rows(items: Sequence[Any], asked: TextRequest, texts: TextEncoding) -> list
 
 
 def _encoded(item: Any, asked: TextRequest, texts: TextEncoding) -> Tokens:
+    if isinstance(item, Conversation):
+        return texts.of_messages(item.messages)
     if is_pair(item):
         return texts.of_text(*item)
     # Where nothing is cut, the side says nothing of how a text is read.

@@ -112,9 +112,10 @@ class TextEncoding:
             encoded: Any = self.tokenizer(
                 text, pair, truncation="longest_first", max_length=self.max_length, verbose=False
             )
-            ids = encoded["input_ids"]
             whole = len(first) + len(second) + self.tokenizer.num_special_tokens_to_add(pair=True)
-            return self._checked([ids], types=encoded.get("token_type_ids"), cut=whole > len(ids))
+            cut = whole > len(encoded["input_ids"])
+            ids, types = self._ended(encoded["input_ids"]), encoded.get("token_type_ids")
+            return self._checked([ids], types=types and types[: len(ids)], cut=cut)
         # The tokenizer would glue one text to the other.
         prefix, suffix = self._frame
         between = self._body("\n")

@@ -80,6 +80,16 @@ def test_labels_of_the_model_stay_where_it_knows_all_in_the_data() -> None:
     fresh = learn(["a", "new"], known)
     assert fresh.names == ("a", "new")
     assert not fresh.of_model
+    # Ids are the model's where they are just those that it has.
+    assert learn([2, 0, 1, 0], known) == replace(known, counts=(2, 1, 1), rows=4)
+    assert learn(["2", "0", "1"], known).names == ("z", "a", "m")
+    assert not learn([0, 1, 0], known).of_model
+
+
+def test_numbers_among_names_are_names() -> None:
+    assert learn(["1.5", "beta", "stable", "2.0"]).names == ("1.5", "2", "beta", "stable")
+    assert learn(["0.14", "2", "n/a"], problem="single_label").problem == "single_label"
+    assert learn(["-1", "a"], label_names=["-1", "a"]).counts == (1, 1)
 
 
 def test_several_labels_are_ids_in_order() -> None:
@@ -103,6 +113,8 @@ def test_several_labels_are_ids_in_order() -> None:
         ([0, 5], {"label_names": ["a", "b"]}, "found the id 5"),
         (["a", ["b"]], {}, "expected a list of labels (problem=multi_label), found 'a'"),
         ([["a"]], {"problem": "single_label"}, "expected one label"),
+        (["0.14", "2", "n/a", "1.5"], {}, "expected scores, as most are, found 'n/a' (1 rows) among them"),
+        (["-1", "pos", "neg", "pos"], {}, "negative id -1 beside names such as 'pos' (2 rows), 'neg'"),
         (["a", 0.5], {}, "expected a number (regression), found 'a'"),
         ([1.5, 2], {"num_labels": 2}, "scores (regression) have no labels"),
         ([{"a": 1}, "b"], {}, "expected a name or an id"),

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from swift_cls import hooks
 from swift_cls.labels import Labels
-from swift_core import TrainingArguments
+from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.classifiers import own_pooling, pool_chunks
 from swift_core.errors import UserError
 from swift_core.flat import flat_batch
@@ -142,6 +142,34 @@ def test_the_head_is_float32_under_a_body_of_bfloat16(qwen: Path, bert: Path, bu
         assert logits.dtype == torch.float32
         logits.sum().backward()
         assert head.weight.grad is not None
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_head_under_a_body_of_bfloat16_is_saved_and_loaded_to_the_last_digit(
+    lora: bool, qwen: Path, make_args: Make
+) -> None:
+    rows = [{"text": f"{word} {n}", "label": n * 20 + 0.5} for n, word in enumerate(["ab", "cd", "efg"])]
+    options = {"model_dtype": "bfloat16", "learning_rate": 3e-2, "max_steps": 10, "use_lora": lora}
+    trainer = SwiftTrainer(make_args(qwen, **options), rows)
+    trainer.train()
+    assert trainer.run is not None
+    merged = trainer.save_model(format="hf")
+    head = trainer.network.score.weight.detach()
+    assert not torch.equal(head, head.bfloat16().float())
+    for folder in (trainer.run.model, merged):
+        args = make_args(folder, **options, problem="regression")
+        loaded = hooks.make_model(
+            args, with_labels(hooks.make_collator(args), Labels(problem="regression", names=()))
+        )
+        assert torch.equal(loaded.score.weight.detach(), head), folder
+
+
+@pytest.mark.parametrize("options", [{}, {"long_text": "chunk_mean", "max_length": 8}])
+def test_a_run_in_mixed_precision_is_saved(options: dict[str, Any], bert: Path, make_args: Make) -> None:
+    rows = [{"text": "a b c d e f g h i j k l", "label": "x"}, {"text": "m n o", "label": "y"}]
+    trainer = SwiftTrainer(make_args(bert, bf16=True, learning_rate=5e-3, max_steps=15, **options), rows)
+    trainer.train()
+    assert trainer.run is not None and trainer.run.model.is_dir()
 
 
 def test_mixed_precision_reaches_the_head_in_float32(qwen: Path, bert: Path, build: Any) -> None:

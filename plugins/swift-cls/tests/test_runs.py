@@ -182,6 +182,27 @@ def test_an_undefined_figure_decides_nothing(
         SwiftTrainer(args, rows, rows[:2]).train()
 
 
+@pytest.mark.parametrize(
+    ("metric", "up"),
+    [
+        ("log_loss", False),
+        ("eval_ece", False),
+        ("log_loss_calibrated", False),
+        ("f1_micro", True),
+        ("qwk", True),
+    ],
+)
+def test_the_best_figure_is_the_one_that_the_task_calls_better(
+    metric: str, up: bool, bert: Path, make_args: Make
+) -> None:
+    args = make_args(bert, metric_for_best_model=metric)
+    assert args.trainer.greater_is_better is up
+    assert (
+        make_args(bert, metric_for_best_model=metric, greater_is_better=not up).trainer.greater_is_better
+        is not up
+    )
+
+
 def test_an_adapter_for_other_labels_is_refused(
     bert: Path, make_args: Make, rows: list[dict[str, Any]]
 ) -> None:
@@ -360,7 +381,7 @@ def test_a_part_that_is_held_out_has_every_label_in_its_share(bert: Path, make_a
 
 
 def test_overlap_of_training_and_evaluation_data_is_told(
-    bert: Path, make_args: Make, capsys: pytest.CaptureFixture[str]
+    bert: Path, make_args: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from swift_core.preparation import prepare_task
 
@@ -388,6 +409,16 @@ def test_overlap_of_training_and_evaluation_data_is_told(
     assert "3 of 4 evaluation texts are in the training data too (2 equal, 1 nearly)" in told
     assert "evaluation row 1 = training row 1 (1.00, other label)" in told
     prepare_task(make_args(bert, report_duplicates=False), train, evaluation)
+    assert "overlap" not in capsys.readouterr().out
+    monkeypatch.setattr("swift_cls.duplicates._MOST_CHARACTERS", 200)
+    prepare_task(make_args(bert), train, evaluation)
+    told = capsys.readouterr().out
+    assert "only equal texts are looked for" in told
+    assert "2 of 4 evaluation texts are in the training data too (2 equal):" in told
+    monkeypatch.undo()
+    symbols = [{"text": text, "label": label} for text, label in (("C++", "x"), ("😀", "y"), ("कि", "x"))]
+    others = [{"text": text, "label": label} for text, label in (("C", "x"), ("😢", "y"), ("की", "x"))]
+    prepare_task(make_args(bert), symbols, others)
     assert "overlap" not in capsys.readouterr().out
     contract = "the parties agree that " * 400
     pairs = [{"text": contract, "text_pair": question, "label": "x"} for question in ("Who?", "Refund?")]

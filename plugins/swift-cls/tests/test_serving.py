@@ -248,6 +248,43 @@ def test_what_is_refused(small: Classifier, request_: dict[str, Any], message: s
     assert caught.value.status == 422
 
 
+def test_a_conversation_is_read_as_in_training(make: Callable[..., Classifier], bert: Path) -> None:
+    served = make(bert, *NAMES)
+    served.collator.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+    )
+    talk = [{"role": "user", "content": "ab"}, {"role": "bot", "content": "c d"}]
+    answer = ask(served, messages=talk)
+    chunk = served.collator.encode({"messages": talk, "text": None, "text_pair": None, "label": "a"})[
+        "chunks"
+    ]
+    np.testing.assert_allclose(probs(answer), softmax(logits(served, chunk)), atol=1e-6)
+    assert answer["usage"]["prompt_tokens"] == len(chunk[0])
+    long = [{"role": "user", "content": LONG}]
+    refused(served, 413, messages=long)
+    cut = ask(served, messages=long, truncate_prompt_tokens=-1)
+    whole = served.collator.texts.of_messages(long).chunks
+    np.testing.assert_allclose(probs(cut), softmax(logits(served, whole)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"messages": "hi"}, "messages: expected a list of messages with role and content, found 'hi'"),
+        ({"messages": [{"role": "user"}]}, "messages: expected messages with role and content"),
+        (
+            {"messages": [{"role": "user", "content": "a"}], "input": "a"},
+            "expected them or input, found both",
+        ),
+        ({"messages": [{"role": "user", "content": "a"}], "add_special_tokens": False}, "leave it out"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(
+    small: Classifier, request_: dict[str, Any], message: str
+) -> None:
+    assert message in refused(small, 422, **request_)["message"]
+
+
 def test_another_model_and_a_body_that_is_no_object(small: Classifier) -> None:
     assert "expected 'mini'" in refused(small, 404, input="a", model="large")["message"]
     with pytest.raises(RequestError, match="body: expected a JSON object"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import processors
 from transformers import AutoTokenizer
 
 from swift_cls.texts import TextEncoding
@@ -68,6 +69,18 @@ def test_an_end_token_that_pads_is_left_out_as_transformers_does(ending_tokenize
     assert ending_tokenizer.pad_token_id in ending_tokenizer("ab")["input_ids"]
     assert ending_tokenizer.pad_token_id not in made.of_text("ab").chunks[0]
     assert ending_tokenizer.pad_token_id not in made.of_text("ab " * 40).chunks[0]
+
+
+def test_of_a_pair_too_the_last_token_is_what_transformers_reads(ending_tokenizer: Any) -> None:
+    ending_tokenizer.pad_token = ending_tokenizer.eos_token
+    end = ending_tokenizer.pad_token_id
+    ending_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|end|>", pair="$A <|end|> $B <|end|>", special_tokens=[("<|end|>", end)]
+    )
+    made = TextEncoding(ending_tokenizer, 40, "truncate", None)
+    chunk = made.of_text("ab", "cd").chunks[0]
+    assert ending_tokenizer("ab", "cd")["input_ids"] == [*chunk, end]
+    assert end in chunk and chunk[-1] != end
 
 
 def test_conversations_go_through_the_chat_template(qwen: Path) -> None:
