@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-length", type=int, default=64, help="longest text in tokens (default: 64)")
     add("--prompt", default="", help="text before every text")
     add("--pooling", help="which vectors Swift's head reads: mean, cls, lasttoken (default: the class's own)")
+    add("--head-start", default="random", help="where Swift's head starts: random (default), or probe")
     add("--rows", type=int, help="train on so many rows, drawn at random (default: all)")
     add("--dev", type=float, metavar="SHARE", help="measure on a share of train, held out, not on test")
     add("--threads", type=int, help="threads of torch (default: torch's own)")
@@ -102,6 +103,7 @@ def _jobs(parsed: argparse.Namespace) -> list[Job]:
         prompt=parsed.prompt,
         lora_rank=parsed.lora_rank if parsed.lora else None,
         pooling=parsed.pooling,
+        head_start=parsed.head_start,
     )
     return [
         Job(

@@ -1,8 +1,8 @@
 """One fine-tuning of a classifier by one of two systems: Swift, and transformers as its own example does it.
 
-Both get the same rows and options and start from the same weights; heads start at random on both sides, with
-the seed of the run. The peer tokenises before it trains and pads each batch to its longest text, as
-``run_classification.py`` of transformers does without ``pad_to_max_length``.
+Both get the same rows and options and start from the same weights; heads start at random, with the seed of
+the run, unless Swift is told otherwise. The peer tokenises before it trains and pads each batch to its longest
+text, as ``run_classification.py`` of transformers does without ``pad_to_max_length``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class ClassRecipe:
         prompt: put before every text.
         lora_rank: None to train all weights.
         pooling: which vectors the head of Swift reads; None: those that the class of transformers reads.
+        head_start: where the head of Swift starts; that of the peer starts at random.
     """
 
     epochs: float
@@ -47,6 +48,7 @@ class ClassRecipe:
     prompt: str
     lora_rank: int | None
     pooling: str | None
+    head_start: str = "random"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def train_swift(
         **_options(recipe, seed, folder),
         **lora,
         **({} if recipe.pooling is None else {"pooling_method": recipe.pooling}),
+        head_start=recipe.head_start,
         model_name_or_path=str(model),
         max_length=recipe.max_length,
         cache_dir=str(folder / "cache"),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 20_000
 """Rows that are looked at, drawn at random: more change a probe of some hundred dimensions little."""
 
-_C, _ITERATIONS, _VECTORS_AT_ONCE = 0.1, 200, 4_096
+_C, _ITERATIONS, _VECTORS_AT_ONCE = 0.03, 200, 4_096
 
 
 def start_at_probe(model: Any, collator: ClassificationCollator, features: datasets.Dataset) -> None:

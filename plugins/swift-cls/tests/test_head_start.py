@@ -32,7 +32,7 @@ def test_one_label_is_a_logistic_regression(labels: int, bias: bool) -> None:
     ids = np.digitize(SUMS, [0.0] if labels == 2 else [-1.0, 1.0])
     weight, offset = fit_probe(VECTORS, ids[:, None].tolist(), "single_label", outputs=labels, with_bias=bias)
     seen = CENTRED if bias else VECTORS / SCALE
-    reference = LogisticRegression(C=0.1, fit_intercept=bias, max_iter=200).fit(seen, ids)
+    reference = LogisticRegression(C=0.03, fit_intercept=bias, max_iter=200).fit(seen, ids)
     logits = VECTORS @ weight.T + bias * offset
     found = torch.log_softmax(torch.from_numpy(logits), 1).numpy()
     np.testing.assert_allclose(found, reference.predict_log_proba(seen), atol=1e-4)
@@ -54,13 +54,13 @@ def test_several_labels_are_a_regression_each_and_scores_a_ridge() -> None:
     marks = np.stack([SUMS > 0, VECTORS[:, 7] > 5, np.ones(60, dtype=bool)], axis=1)
     rows = [np.flatnonzero(row).tolist() for row in marks]
     weight, offset = fit_probe(VECTORS, rows, "multi_label", outputs=3, with_bias=True)
-    reference = OneVsRestClassifier(LogisticRegression(C=0.1, max_iter=200)).fit(CENTRED, marks[:, :2])
+    reference = OneVsRestClassifier(LogisticRegression(C=0.03, max_iter=200)).fit(CENTRED, marks[:, :2])
     found = 1 / (1 + np.exp(-(VECTORS @ weight.T + offset)))
     np.testing.assert_allclose(found[:, :2], reference.predict_proba(CENTRED), atol=1e-4)
     assert (found[:, 2] > 0.9).all(), "a label that all rows have"
 
     weight, offset = fit_probe(VECTORS, SUMS[:, None].tolist(), "regression", outputs=1, with_bias=True)
-    scores = Ridge(alpha=10).fit(CENTRED, SUMS).predict(CENTRED)
+    scores = Ridge(alpha=1 / 0.03).fit(CENTRED, SUMS).predict(CENTRED)
     np.testing.assert_allclose((VECTORS @ weight.T + offset)[:, 0], scores, atol=1e-4)
 
 

@@ -28,6 +28,11 @@ SCORES = Labels(problem="regression", names=())
         (ONE, {"class_weights": {"d": 2.0}}, "there are no labels d; labels: a, b, c"),
         (
             ONE,
+            {"class_weights": {"a": 0, "b": 0, "c": 0}},
+            "a weight above 0 for some label, found 0 for all",
+        ),
+        (
+            ONE,
             {"loss": "logit_adjusted", "sampling": "square_root"},
             "sampling: expected nothing with loss logit_adjusted, which corrects for the shares of labels in "
             "the data, found square_root, which draws other shares; leave one of the two out",

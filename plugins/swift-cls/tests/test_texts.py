@@ -116,6 +116,17 @@ def test_what_is_no_conversation_is_refused(qwen: Path, talk: Any) -> None:
         encoding(qwen).of_messages(talk)
 
 
+def test_a_csv_file_has_lists_of_labels_as_json(tmp_path: Path, bert: Path, make_args: Any) -> None:
+    from swift_core.preparation import prepare_task
+
+    (tmp_path / "train.csv").write_text(
+        'text,label\na b,"[""x"", ""y""]"\nc,[]\nd e,"[""x""]"\n', encoding="utf-8"
+    )
+    ready = prepare_task(make_args(bert, dataset=str(tmp_path / "train.csv")))
+    assert ready.collator.known_labels.problem == "multi_label"
+    assert ready.train.features["targets"][:] == [[0.0, 1.0], [], [0.0]]
+
+
 def test_a_question_with_a_sentence_is_a_pair(bert: Path, make_args: Any) -> None:
     rows = [{"question": f"who {n}", "sentence": "it was she", "label": n % 2} for n in range(4)]
     made = prepare_task(make_args(bert), rows).train
