@@ -1,8 +1,8 @@
 """One fine-tuning of a classifier by one of two systems: Swift, and transformers as its own example does it.
 
 Both get the same rows and options and start from the same weights; heads start at random, with the seed of
-the run, unless Swift is told otherwise. The peer tokenises before it trains and pads each batch to its longest
-text, as ``run_classification.py`` of transformers does without ``pad_to_max_length``.
+the run, unless Swift is told otherwise. The peer tokenises before it trains and pads each batch to its
+longest text, as ``run_classification.py`` of transformers does without ``pad_to_max_length``.
 """
 
 from __future__ import annotations

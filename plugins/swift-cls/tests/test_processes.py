@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -27,8 +28,13 @@ if trainer.run is not None:
 """
 
 
+@pytest.mark.parametrize("head_start", ["random", "probe"])
 def test_two_processes_are_as_good_as_one(
-    bert: Path, make_args: Callable[..., TrainingArguments], rows: list[dict[str, Any]], tmp_path: Path
+    head_start: str,
+    bert: Path,
+    make_args: Callable[..., TrainingArguments],
+    rows: list[dict[str, Any]],
+    tmp_path: Path,
 ) -> None:
     config = json.loads((bert / "config.json").read_text())
     still = tmp_path / "still"
@@ -44,6 +50,7 @@ def test_two_processes_are_as_good_as_one(
         "lr_scheduler_type": "constant",
         "class_weights": {"体育": 4.0},
         "label_smoothing_factor": 0.1,
+        "head_start": head_start,
     }
     # Eight rows, so that no row is repeated to fill a batch.
     train, evaluation = rows[:8], rows
