@@ -83,6 +83,13 @@ def default_list(defaults: Iterable[tuple[str, object]]) -> str:
     return ", ".join(f"`{name}={value}`" for name, value in defaults) + "."
 
 
+def task_defaults(spec: TaskSpec) -> str:
+    """The defaults of a task type, and what is another with LoRA."""
+    others = default_list(spec.lora_defaults.items()).removesuffix(".")
+    told = default_list(spec.defaults.items())
+    return f"{told.removesuffix('.')}; with `use_lora=True` {others}." if spec.lora_defaults else told
+
+
 def families() -> str:
     """How families of models run without padding."""
     sys.path.insert(0, str(DOCS.parent))
@@ -225,19 +232,19 @@ PARTS: dict[str, Callable[[], str]] = {
     "core-options": lambda: option_table(options_of(CoreOptions, "core").values()),
     "core-defaults": lambda: default_list(CORE_DEFAULTS.items()),
     "embedding-options": lambda: option_table(options_of(EmbeddingOptions, "task").values()),
-    "embedding-defaults": lambda: default_list(EMBEDDING.defaults.items()),
+    "embedding-defaults": lambda: task_defaults(EMBEDDING),
     "embedding-layouts": lambda: layout_table(EMBEDDING),
     "embedding-losses": embedding_losses,
     "classification-options": lambda: option_table(options_of(ClassificationOptions, "task").values()),
-    "classification-defaults": lambda: default_list(CLASSIFICATION.defaults.items()),
+    "classification-defaults": lambda: task_defaults(CLASSIFICATION),
     "classification-layouts": lambda: layout_table(CLASSIFICATION),
     "classification-losses": classification_losses,
     "reranker-options": lambda: option_table(options_of(RerankerOptions, "task").values()),
-    "reranker-defaults": lambda: default_list(RERANKER.defaults.items()),
+    "reranker-defaults": lambda: task_defaults(RERANKER),
     "reranker-layouts": lambda: layout_table(RERANKER),
     "reranker-losses": reranker_losses,
     "preference-options": preference_options,
-    "preference-defaults": lambda: default_list(DPO.defaults.items()),
+    "preference-defaults": lambda: task_defaults(DPO),
     "preference-layouts": lambda: layout_table(DPO),
     "preference-single-layouts": lambda: layout_table(
         replace(KTO, layouts=tuple(layout for layout in KTO.layouts if layout not in DPO.layouts))

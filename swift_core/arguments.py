@@ -123,7 +123,7 @@ class TrainingArguments:
             faults.update(self.governance.in_its_name(value_faults(own, known, self.spec)))
             faults.update(self.governance.fixed_faults(given) if check_fixed else {})
             places = {**self.governance.places, **places}
-        values = {**CORE_DEFAULTS, **self.spec.defaults, **self._label_values, **given}
+        values = {**self._defaults, **given}
         parts = {
             group: {
                 n: v for n, v in values.items() if n in known and known[n].group == group and n not in faults
@@ -202,13 +202,19 @@ class TrainingArguments:
         """Whether the run, or its label, gives this option a value."""
         return name in self.given or name in self._label_values
 
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        """What holds where the run says nothing, of options that core, task or label have a default for."""
+        of_task = {**CORE_DEFAULTS, **self.spec.defaults}
+        adapter = {**of_task, **self._label_values, **self.given}.get("use_lora", False)
+        return {**of_task, **(self.spec.lora_defaults if adapter else {}), **self._label_values}
+
     def changed(self) -> dict[str, Any]:
         """The given options that differ from their defaults."""
-        defaults = {**CORE_DEFAULTS, **self.spec.defaults, **self._label_values}
         return {
             name: value
             for name, value in self.given.items()
-            if value != defaults.get(name, self._known[name].default_json)
+            if value != self._defaults.get(name, self._known[name].default_json)
         }
 
     def resolved(self) -> dict[str, Any]:
@@ -297,7 +303,7 @@ def known_options(claim: Claim) -> dict[str, Option]:
             "options of the core or of transformers.TrainingArguments; rename them"
         )
     known.update(own)
-    faults = find_faults(spec.defaults, known)
+    faults = find_faults({**spec.defaults, **spec.lora_defaults}, known)
     if faults:
         who = f"package {claim.package} {claim.version}: defaults of its spec"
         raise PluginError(*(f"{who}: {fault}" for fault in faults.values()))

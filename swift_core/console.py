@@ -14,8 +14,10 @@ from transformers import TrainerCallback
 
 from swift_core.errors import listed
 from swift_core.labels.applying import label_lines
+from swift_core.runs.redact import redacted
 
 if TYPE_CHECKING:
+    from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
     from swift_core.trainer import SwiftTrainer
 
@@ -158,7 +160,7 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
     how = "all trained" if trained == every else f"{trained:,} trained ({trained / every:.1%})"
     base: Any = getattr(model, "get_base_model", lambda: model)()
     args = trainer.args
-    changed = [f"{name}={value}" for name, value in trainer.shown_options().items()]
+    changed = [f"{name}={value}" for name, value in _shown_options(options).items()]
     lines = [
         f"task      {options.task_type} (package {options.claim.package} {options.claim.version})",
         *label_lines(options, measured=trainer.eval_data is not None),
@@ -171,6 +173,12 @@ def head_lines(trainer: SwiftTrainer) -> list[str]:
         f"output    {args.output_dir}",
     ]
     return lines
+
+
+def _shown_options(options: TrainingArguments) -> dict[str, Any]:
+    """The options that differ from their defaults, without what the head of a run says anyway."""
+    said = {"model_name_or_path", "dataset", "eval_dataset", "output_dir", "per_device_train_batch_size"}
+    return {name: value for name, value in redacted(options.changed()).items() if name not in said}
 
 
 def _batch_line(trainer: SwiftTrainer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -166,15 +167,22 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float
         changed = bool(other_inputs(run.record.get("evaluation_inputs"), evaluation_inputs(args)))
     if changed:
         print("the evaluation data is not what the run was measured on: the figures stay out of its record")
-        trainer.run = None
-    if overrides:
-        trainer.run = None
+    if changed or overrides:
+        trainer.other_data = _name_of_other(overrides)
     metrics = trainer.evaluate()
+    if trainer.other_data is not None:
+        print(f"tables    {run.folder}/evaluations/step-{trainer.state.global_step}-{trainer.other_data}")
     applied = gates_for(run)
-    if trainer.run is not None and applied is not None:
-        for result in settle_gates(trainer.run, applied):
+    if trainer.other_data is None and applied is not None:
+        for result in settle_gates(run, applied):
             print(result.line)
     return metrics
+
+
+def _name_of_other(overrides: Sequence[str]) -> str:
+    """What other evaluation data goes by in the run's folder: the name of its file, where there is one."""
+    given = parse_overrides(overrides).get("eval_dataset", "")
+    return re.sub(r"\W+", "-", Path(given).stem).strip("-") or "other"
 
 
 def export_run(folder: Path, format: str, overrides: Sequence[str] = ()) -> Path:

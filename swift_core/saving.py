@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import send_to_device
@@ -19,12 +21,14 @@ from swift_core.models import without_progress_bars
 from swift_core.runs.atomic import TEMPORARY, write_text
 
 if TYPE_CHECKING:
+    import datasets
+
     from swift_core.arguments import TrainingArguments
     from swift_core.data.dataset import TaskData
     from swift_core.hookspecs import Collator
     from swift_core.runtime import Runtime
 
-_PROBE_ROWS = 4
+_PROBE_ROWS, _PROBE_TOKENS = 4, 8_192
 _TOLERANCE = 1e-4
 
 
@@ -131,9 +135,7 @@ def check_reload(
     _compare_weights(folder, model, copy)
     if data is None or data.features is None:
         return
-    rows = [data.features[i] for i in range(min(_PROBE_ROWS, len(data.features)))]
-    # Rows of different groups never share a batch.
-    rows = [row for row in rows if row.get("group") == rows[0].get("group")]
+    rows = _probe_rows(data.features)
     device = next(model.parameters()).device
     batch = send_to_device(collator(rows), device)
     losses = [
@@ -145,6 +147,15 @@ def check_reload(
             f"{folder}: reloaded, it gives the loss {losses[1]:.6f} where the model in memory gives "
             f"{losses[0]:.6f}; the folder must not be used"
         )
+
+
+def _probe_rows(features: datasets.Dataset) -> list[Mapping[str, Any]]:
+    """The first few rows that a batch may have: of one group, and of long documents one alone."""
+    rows: list[Mapping[str, Any]] = [features[row] for row in range(min(_PROBE_ROWS, len(features)))]
+    tokens = accumulate(row.get("length", 0) for row in rows)
+    few = [row for row, so_far in zip(rows, tokens, strict=True) if so_far <= _PROBE_TOKENS] or rows[:1]
+    # Rows of different groups never share a batch.
+    return [row for row in few if row.get("group") == few[0].get("group")]
 
 
 def _compare_weights(folder: Path, model: nn.Module, copy: nn.Module) -> None:

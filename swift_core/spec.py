@@ -161,6 +161,8 @@ class TaskSpec:
             up from the types of the required columns.
         unused_options: options of the core, or of the training loop, that this task has no use for: they are
             refused where a run says them.
+        lora_defaults: what of ``defaults`` is another where a run trains an adapter (``use_lora``): its best
+            learning rate is some ten times that of all weights.
 
     Raises:
         ValueError: a field contradicts these rules; the message names it.
@@ -185,12 +187,13 @@ class TaskSpec:
     parent: str | None = None
     examples: tuple[Mapping[str, Any], ...] = ()
     unused_options: tuple[str, ...] = ()
+    lora_defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not TASK_NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r}: use lower-case words joined by '-', such as 'legal-ner'")
         self._check_paths()
-        if both := sorted({*self.unused_options} & self.defaults.keys()):
+        if both := sorted({*self.unused_options} & {*self.defaults, *self.lora_defaults}):
             raise ValueError(f"unused_options: {', '.join(both)} can't have defaults too")
         for kind in ("columns", "layouts", "metrics", "exports"):
             names = [entry.name for entry in getattr(self, kind)]

@@ -42,7 +42,6 @@ from swift_core.preparation import (
 from swift_core.resuming import begin_run, checkpoint_to_resume
 from swift_core.runs.atomic import TEMPORARY, swap_folder
 from swift_core.runs.record import Run, keep_evaluation
-from swift_core.runs.redact import redacted
 from swift_core.sampling import is_planned, planned_loader
 from swift_core.saving import (
     CollatorFiles,
@@ -303,7 +302,7 @@ class SwiftTrainer(transformers.Trainer):
             logs.update(self._figures.flush(self.accelerator))
             logs.update(self.throughput.flush(self.accelerator.num_processes))
         super().log(logs, start_time)
-        if self.run is not None:
+        if self.run is not None and self.other_data is None:
             figures = {k: float(v) for k, v in logs.items() if isinstance(v, (int, float))}
             self.runtime.metrics_logged(self.run, self.state.global_step, figures)
 
@@ -336,12 +335,20 @@ class SwiftTrainer(transformers.Trainer):
             )
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in evaluation.metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 3)
-        self._keep(evaluation, own=data is self.eval_data)
-        self._choose_best_metric(metrics)
-        self.log(dict(metrics))
+        # Figures of other data, by the names of the run's own, would be taken for these.
+        other = self.other_data if data is self.eval_data else metric_key_prefix.replace("eval", "other")
+        self._keep(evaluation, other)
+        if other is None:
+            self._choose_best_metric(metrics)
+        named = metrics if other is None else {n.replace("eval_", "other_", 1): metrics[n] for n in metrics}
+        self.log(dict(named))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self._note_metrics(metrics)
+        if self.other_data is None and other != "other":
+            self._note_metrics(metrics)
         return metrics
+
+    other_data: str | None = None
+    """What ``eval_data`` goes by where it is not the data that the run was measured on; None: it is."""
 
     def _note_metrics(self, metrics: Mapping[str, float]) -> None:
         if self.run is not None:
@@ -359,25 +366,19 @@ class SwiftTrainer(transformers.Trainer):
             self.args.metric_for_best_model = measured[0].name
             self.args.greater_is_better = measured[0].higher_is_better
 
-    def shown_options(self) -> dict[str, Any]:
-        """The options that differ from their defaults, without what the head of a run says anyway."""
-        said = {"model_name_or_path", "dataset", "eval_dataset", "output_dir", "per_device_train_batch_size"}
-        changed = redacted(self.options.changed())
-        return {name: value for name, value in changed.items() if name not in said}
-
     @contextmanager
     def measuring(self) -> Iterator[nn.Module]:
         """The model without gradients, dropout or any effect on the random numbers of training."""
         with evaluating(self.network), torch.random.fork_rng():
             yield self.network
 
-    def _keep(self, evaluation: Evaluation, *, own: bool) -> None:
+    def _keep(self, evaluation: Evaluation, other: str | None) -> None:
         if self.run is None:
             return
-        keep_evaluation(evaluation, self.run, self.state.global_step)
-        if self._recording:
+        keep_evaluation(evaluation, self.run, self.state.global_step, other)
+        if self._recording and other is None:
             self._recorder.show(self.state.global_step, evaluation.pictures)
-        if evaluation.learned and own:
+        if evaluation.learned and other is None:
             has_best = self.args.load_best_model_at_end and not self.is_in_train
             step = (has_best and self.state.best_global_step) or self.state.global_step
             refresh_collator_files(self.collator, self.run.folder, step)

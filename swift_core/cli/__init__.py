@@ -82,7 +82,9 @@ def _add_work(commands: argparse._SubParsersAction[_Parser]) -> None:
     evaluate.add_argument("options", nargs="*", metavar="option=value")
     export = commands.add_parser("export", help="export the model of a run")
     export.add_argument("run", metavar="RUN", help="folder of a run")
-    export.add_argument("--format", required=True, help="one of the task's export formats")
+    export.add_argument(
+        "--format", action="append", required=True, help="one of the task's export formats; may be repeated"
+    )
     export.add_argument("options", nargs="*", metavar="option=value")
     export.add_argument(
         "--despite-gates", action="store_true", help="also when the run failed the gates of its label"

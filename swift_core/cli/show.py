@@ -114,6 +114,8 @@ def describe(parsed: argparse.Namespace) -> int:
     if defaults:
         whose = "task" if label is None else "label and its task"
         print(f"  defaults of this {whose}: " + ", ".join(f"{k}={v}" for k, v in defaults.items()))
+    if spec.lora_defaults:
+        print("  with use_lora=True: " + ", ".join(f"{k}={v}" for k, v in spec.lora_defaults.items()))
     print("\nMetrics")
     print_table(None, [(m.name, "primary" if m.primary else "", m.meaning) for m in spec.metrics])
     print("\nExports")
@@ -166,6 +168,7 @@ def _as_json(claim: Claim, spec: TaskSpec, options: Iterable[Option]) -> dict[st
         "folders": [{"name": folder.name, "files": list(folder.files)} for folder in spec.folders],
         "options": [{"name": o.name, "group": o.group, **o.schema} for o in options],
         "defaults": dict(spec.defaults),
+        "lora_defaults": dict(spec.lora_defaults),
         "metrics": [vars(metric) for metric in spec.metrics],
         "exports": [{**vars(entry), "requires": list(entry.requires)} for entry in spec.exports],
         "serving": dict(spec.serving),

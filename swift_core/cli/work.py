@@ -110,8 +110,12 @@ def export(parsed: argparse.Namespace) -> int:
         from swift_core import runner
 
         despite = ["despite_gates=true"] if parsed.despite_gates else []
-        folder = runner.export_run(Path(parsed.run), parsed.format, [*parsed.options, *despite])
-    _finish(parsed, {"format": parsed.format, "folder": str(folder)}, lambda: print(f"exported  {folder}"))
+        overrides = [*parsed.options, *despite]
+        formats = list(dict.fromkeys(parsed.format))
+        folders = [str(runner.export_run(Path(parsed.run), format, overrides)) for format in formats]
+    done = [{"format": format, "folder": folder} for format, folder in zip(formats, folders, strict=True)]
+    told = done[0] if len(done) == 1 else {"exports": done}
+    _finish(parsed, told, lambda: print("\n".join(f"exported  {folder}" for folder in folders)))
     return 0
 
 

@@ -246,19 +246,31 @@ class Run:
                 if number > step:
                     shutil.rmtree(path)
 
-    def write_table(self, step: int, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """Write a table of an evaluation as JSON lines and return its path; an older one is replaced."""
-        path = self.folder / "evaluations" / f"step-{step}" / f"{name}.jsonl"
+    def write_table(
+        self, step: int, name: str, rows: Iterable[Mapping[str, Any]], other: str | None = None
+    ) -> Path:
+        """Write a table of an evaluation as JSON lines and return its path; an older one is replaced.
+
+        Args:
+            step: training step.
+            name: of the table.
+            rows: its rows.
+            other: what the data goes by, where it is not what the run is measured on: the table lies apart.
+        """
+        path = self._evaluation(step, other) / f"{name}.jsonl"
         with writing_told(self.folder):
             json_lines.write_lines(path, rows)
         return path
 
-    def write_picture(self, step: int, name: str, png: bytes) -> Path:
+    def write_picture(self, step: int, name: str, png: bytes, other: str | None = None) -> Path:
         """Write a PNG file beside the tables of an evaluation and return its path."""
-        path = self.folder / "evaluations" / f"step-{step}" / f"{name}.png"
+        path = self._evaluation(step, other) / f"{name}.png"
         with writing_told(self.folder):
             write_bytes(path, png)
         return path
+
+    def _evaluation(self, step: int, other: str | None) -> Path:
+        return self.folder / "evaluations" / (f"step-{step}" if other is None else f"step-{step}-{other}")
 
     def _refuse_unless_ended_early(self) -> None:
         expected = f"{self.folder}: expected a run that failed, was interrupted or was killed, found one that"
@@ -333,9 +345,9 @@ def _readable(records: Iterable[Path]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.record["created"], run.id), reverse=True)
 
 
-def keep_evaluation(evaluation: Evaluation, run: Run, step: int) -> None:
+def keep_evaluation(evaluation: Evaluation, run: Run, step: int, other: str | None = None) -> None:
     """Write what an evaluation found beside its figures into the run's folder."""
     for name, rows in evaluation.tables.items():
-        run.write_table(step, name, rows)
+        run.write_table(step, name, rows, other)
     for name, png in evaluation.pictures.items():
-        run.write_picture(step, name, png)
+        run.write_picture(step, name, png, other)

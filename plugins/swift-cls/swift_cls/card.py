@@ -71,7 +71,7 @@ def card_of(
 ) -> tuple[Card, Path | None]:
     """The card of an export of ``run``, and the picture that goes beside it."""
     labels, decision = collator.known_labels, collator.decision
-    per_class, picture = last_evaluation(run.folder)
+    per_class, picture = last_evaluation(run.evaluations())
     card = Card(
         kind=kind,
         problem=labels.problem,
@@ -89,9 +89,8 @@ def card_of(
     return card, picture
 
 
-def last_evaluation(run: Path) -> tuple[list[dict[str, Any]], Path | None]:
-    """The table of labels and the picture of a run's last evaluation, as far as there are any."""
-    steps = {int(path.name.rpartition("-")[2]): path for path in run.glob("evaluations/step-*")}
+def last_evaluation(steps: Mapping[int, Path]) -> tuple[list[dict[str, Any]], Path | None]:
+    """The table of labels and the picture of the last of a run's evaluations, as far as there are any."""
     if not steps:
         return [], None
     folder = steps[max(steps)]

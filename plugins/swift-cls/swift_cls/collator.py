@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from swift_cls.duplicates import tell_duplicates
-from swift_cls.labels import Labels, learn_labels
+from swift_cls.labels import Labels, learn_labels, look_alikes
 from swift_cls.objective import check_options
 from swift_cls.settings import SETTINGS, labels_of_folder, read_settings
 from swift_cls.texts import TextEncoding
@@ -118,6 +118,9 @@ class ClassificationCollator:
             )
         if args.trainer.process_index == 0:
             print(f"labels    {_told(labels)}", flush=True)
+            for names in look_alikes(labels.names):
+                shown = listed(list(map(repr, names)))
+                print(f"warning   these labels look alike and are learned apart: {shown}", flush=True)
             if self.labels is not None and not labels.of_model:
                 known = listed(self.labels.names[:_LABELS_TOLD]) or "scores"
                 print(f"head      starts afresh: that of the model is for {known}", flush=True)

@@ -119,7 +119,10 @@ def _one_label(
         figures["temperature"] = decision.temperature
     matrix = metrics.confusion(predicted, ids, count)
     confidence = calibrated[np.arange(len(ids)), predicted]
-    right = calibrated[np.arange(len(ids)), ids]
+    losses = {
+        name: -np.log(np.maximum(p[np.arange(len(ids)), ids], 1e-15))
+        for name, p in (("log_loss", probabilities), ("log_loss_calibrated", calibrated))
+    }
     wrong = [int(row) for row in np.argsort(-confidence, kind="stable") if predicted[row] != ids[row]]
     table = [
         {
@@ -128,7 +131,7 @@ def _one_label(
             "predicted": names[predicted[row]],
             "correct": int(predicted[row] == ids[row]),
             "confidence": _rounded(confidence[row]),
-            "log_loss": _rounded(-np.log(max(right[row], 1e-15))),
+            **{name: _rounded(values[row]) for name, values in losses.items()},
             "probabilities": {name: _rounded(p) for name, p in zip(names, calibrated[row], strict=True)},
         }
         for row in range(len(ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -204,6 +205,16 @@ def _faults(
             f"label_names: no training row has {listed(missing[:_SHOWN])}; remove them, or add rows"
         )
     return [*faults, _found(found)] if faults else []
+
+
+def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Names that differ in nothing that is seen: case, width, or characters without a glyph."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        seen = unicodedata.normalize("NFKC", name).casefold()
+        seen = "".join(c for c in seen if unicodedata.category(c) not in ("Cf", "Cc", "Zs"))
+        alike.setdefault(seen, []).append(name)
+    return [tuple(group) for group in alike.values() if len(group) > 1]
 
 
 def _id_faults(ids: list[int]) -> list[str]:

@@ -68,5 +68,6 @@ SPEC = TaskSpec(
         ),
     ),
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 32},
+    lora_defaults={"learning_rate": 5e-4},
     serving={"/v1/classify": "swift_cls.serving:respond"},
 )

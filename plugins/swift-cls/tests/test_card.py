@@ -194,12 +194,12 @@ def test_figures_of_other_weights_are_told_as_such(tmp_path: Path) -> None:
 
 
 def test_the_last_evaluation_is_that_of_the_highest_step(tmp_path: Path) -> None:
-    assert last_evaluation(tmp_path) == ([], None)
-    for step in (9, 10, 2):
-        folder = tmp_path / "evaluations" / f"step-{step}"
-        folder.mkdir(parents=True)
+    assert last_evaluation({}) == ([], None)
+    folders = {step: tmp_path / f"step-{step}" for step in (9, 10, 2)}
+    for step, folder in folders.items():
+        folder.mkdir()
         (folder / "per_class.jsonl").write_text(f'{{"label": "{step}"}}\n')
-    assert last_evaluation(tmp_path) == ([{"label": "10"}], None)
+    assert last_evaluation(folders) == ([{"label": "10"}], None)
 
 
 def test_labels_and_long_texts_are_told(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ DPO = TaskSpec(
         ExportFormat(name="adapter", meaning="The LoRA adapter, for peft"),
     ),
     defaults={"learning_rate": 1e-6, "per_device_train_batch_size": 8},
+    lora_defaults={"learning_rate": 1e-5},
 )
 CPO = replace(
     DPO,

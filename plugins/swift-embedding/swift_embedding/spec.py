@@ -64,5 +64,6 @@ SPEC = TaskSpec(
         ),
     ),
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 32},
+    lora_defaults={"learning_rate": 2e-4},
     serving={"/v1/embeddings": "swift_embedding.serving:respond"},
 )

@@ -48,6 +48,7 @@ SPEC = TaskSpec(
     ),
     # A reranker that got worse by training is common, and shows only beside its figures before.
     defaults={"learning_rate": 2e-5, "per_device_train_batch_size": 8, "eval_on_start": True},
+    lora_defaults={"learning_rate": 2e-4},
     examples=EXAMPLES,
     serving={
         "/v1/rerank": "swift_reranker.serving:rerank",
