@@ -37,6 +37,20 @@ def test_defaults_of_the_task_win_over_those_of_the_library_and_lose_to_the_user
     assert TrainingArguments(task_type="embedding", learning_rate=1).learning_rate == 1
 
 
+def test_an_adapter_has_a_learning_rate_of_its_own():
+    def rate(**options):
+        return TrainingArguments("sequence-classification", **options).trainer.learning_rate
+
+    assert (rate(), rate(use_lora=True), rate(use_lora=False)) == (2e-5, 5e-4, 2e-5)
+    assert rate(use_lora=True, learning_rate=1e-4) == 1e-4
+    assert (
+        TrainingArguments("sequence-classification", use_lora=True)
+        .replace(use_lora=False)
+        .trainer.learning_rate
+        == 2e-5
+    )
+
+
 def test_all_faults_are_told_at_once_with_their_lines(tmp_path: Path):
     run = tmp_path / "run.yaml"
     run.write_text(

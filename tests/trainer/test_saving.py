@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from swift_core.cli import main
 from swift_core.evaluation_inputs import evaluation_inputs
 from swift_core.runner import evaluate_run, export_run
 from swift_core.runs.record import Run
+from swift_core.saving import _probe_rows
 
 
 def vectors(model: torch.nn.Module, tokenizer, texts: list[str]) -> np.ndarray:
@@ -252,6 +254,20 @@ def test_a_corpus_that_lost_a_line_is_other_data(make_trainer, rows, tmp_path, c
     commands = [f"compare {first.folder} {run.folder}".split() for run in (same, other)]
     assert [main(command) for command in commands] == [0, 2]
     assert "fingerprint of eval_retrieval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups", "kept"),
+    [
+        ([9, 9, 9, 9, 9], None, 4),
+        ([32_768, 9, 9], None, 1),
+        ([4_000, 4_000, 4_000], None, 2),
+        ([9, 9, 9], [1, 1, 2], 2),
+    ],
+)
+def test_a_few_rows_check_what_was_saved_and_of_long_documents_one(lengths, groups, kept):
+    columns = {"length": lengths, **({} if groups is None else {"group": groups})}
+    assert len(_probe_rows(datasets.Dataset.from_dict(columns))) == kept
 
 
 def test_a_run_is_not_resumed_beside_another_corpus(make_trainer, tmp_path):

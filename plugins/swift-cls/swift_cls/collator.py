@@ -109,7 +109,7 @@ class ClassificationCollator:
         Raises:
             UserError: the labels contradict each other or the options.
         """
-        labels = learn_labels(list(train.records["label"]), args.task, self.labels)
+        labels = learn_labels(list(train.records["label"]), args.task, self.labels, train.place)
         check_options(args.task, labels)
         if args.task.threshold == "per_label" and evaluation is None:
             raise UserError(

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice, pairwise
@@ -110,19 +110,25 @@ class Labels:
         return f"one of the {len(self.names)} labels {listed(self.names[:_SHOWN])}{ids}"
 
 
-def learn_labels(values: Sequence[Any], options: ClassificationOptions, known: Labels | None) -> Labels:
+def learn_labels(
+    values: Sequence[Any],
+    options: ClassificationOptions,
+    known: Labels | None,
+    place: Callable[[int], str] = "row {}".format,
+) -> Labels:
     """The labels of a run from those of its training rows.
 
     Args:
         values: the label of each row, as the data has it.
         options: of the run.
         known: what the model that the run starts from tells apart, where it says so.
+        place: what an error calls a row, counted from 0.
 
     Raises:
         UserError: labels contradict each other or the options; all faults, with the labels found.
     """
     problem = options.problem or problem_of(values)
-    _check_kinds(values, problem)
+    _check_kinds(values, problem, place)
     if options.problem is None and options.label_names is None:
         _refuse_doubtful(values)
     if problem == "regression":
@@ -239,7 +245,9 @@ def _found(found: Counter[str]) -> str:
 def problem_of(values: Iterable[Any]) -> Problem:
     """What is learned from these labels where nobody says it."""
     values = list(values)
-    if any(isinstance(value, list) for value in values):
+    lists = sum(isinstance(value, list) for value in values)
+    # One list among many names is told as what is wrong, and so is one name among many lists.
+    if lists and lists * 2 >= len(values):
         return "multi_label"
     # A csv file has numbers as texts.
     numbers = [_number(value) for value in values]
@@ -282,22 +290,23 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _check_kinds(values: Sequence[Any], problem: Problem) -> None:
-    """Refuse values that can't be labels of this problem, each kind of fault once."""
-    faults: dict[str, None] = {}
-    for value in values:
+def _check_kinds(values: Sequence[Any], problem: Problem, place: Callable[[int], str]) -> None:
+    """Refuse values that can't be labels of this problem, each kind of fault once with its first row."""
+    faults: dict[str, int] = {}
+    for row, value in enumerate(values):
         try:
             _check_kind(value, problem)
         except ValueError as error:
-            faults[str(error)] = None
+            faults.setdefault(str(error), row)
+    told = [f"{place(row)}: {fault}" for fault, row in faults.items()]
     # Longer vectors repeat an entry, which is refused where rows are read.
     if [1, 0] in values and all(value in ([0, 1], [1, 0]) for value in values):
-        faults[
+        told.append(
             "label: expected the labels that each row has, found vectors of 0 and 1, [0, 1] and [1, 0] "
             "alone; as ids these are both labels in each row, so give [1] for [0, 1] and [0] for [1, 0]"
-        ] = None
-    if faults:
-        raise UserError(*list(faults)[:_SHOWN])
+        )
+    if told:
+        raise UserError(*told[:_SHOWN])
 
 
 def _check_kind(value: Any, problem: Problem) -> None:

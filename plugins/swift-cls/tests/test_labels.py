@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swift_cls.labels import Labels, learn_labels
+from swift_cls.labels import Labels, learn_labels, look_alikes
 from swift_cls.options import ClassificationOptions
 from swift_core.errors import UserError
 
@@ -92,6 +92,16 @@ def test_numbers_among_names_are_names() -> None:
     assert learn(["-1", "a"], label_names=["-1", "a"]).counts == (1, 1)
 
 
+def test_names_that_look_alike_are_found() -> None:
+    names = ["体育", "体育\u200b", "sports", "Sports", "ＮＢＡ", "NBA", "a b", "ab", "财经"]
+    assert look_alikes(names) == [
+        ("体育", "体育\u200b"),
+        ("sports", "Sports"),
+        ("ＮＢＡ", "NBA"),
+        ("a b", "ab"),
+    ]
+
+
 def test_several_labels_are_ids_in_order() -> None:
     labels = learn([["b", "a"], ["c"], []])
     assert labels.targets(["c", "a"]) == [0.0, 2.0]
@@ -115,6 +125,8 @@ def test_several_labels_are_ids_in_order() -> None:
         ([["a"]], {"problem": "single_label"}, "expected one label"),
         (["0.14", "2", "n/a", "1.5"], {}, "expected scores, as most are, found 'n/a' (1 rows) among them"),
         (["-1", "pos", "neg", "pos"], {}, "negative id -1 beside names such as 'pos' (2 rows), 'neg'"),
+        (["a", "b", ["b"], "a"], {}, "row 2: label: expected one label (problem=single_label), found ['b']"),
+        (["a", "b", " "], {}, "row 2: label: expected a name or an id, found ' '"),
         (["a", 0.5], {}, "expected a number (regression), found 'a'"),
         ([1.5, 2], {"num_labels": 2}, "scores (regression) have no labels"),
         ([{"a": 1}, "b"], {}, "expected a name or an id"),

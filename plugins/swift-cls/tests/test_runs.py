@@ -17,6 +17,7 @@ from sklearn import metrics as sk
 from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.errors import UserError
 from swift_core.runner import evaluate_run
+from swift_core.runs.record import Run
 
 Make = Callable[..., TrainingArguments]
 
@@ -201,6 +202,53 @@ def test_the_best_figure_is_the_one_that_the_task_calls_better(
         make_args(bert, metric_for_best_model=metric, greater_is_better=not up).trainer.greater_is_better
         is not up
     )
+
+
+def test_figures_of_other_data_lie_apart(
+    bert: Path,
+    make_args: Make,
+    rows: list[dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trainer = SwiftTrainer(make_args(bert), rows, rows)
+    with trainer.recorded():
+        trainer.train()
+        own = trainer.evaluate()
+        assert trainer.run is not None
+        record = dict(trainer.run.record["metrics"])
+        before = table(trainer, "predictions", 2)
+        other = trainer.evaluate(rows[:3])
+        trainer.evaluate(rows[:4], metric_key_prefix="test")
+    assert own.keys() == other.keys() and own["eval_log_loss"] != other["eval_log_loss"]
+    run = Run.open(trainer.run.folder)
+    assert {name: run.record["metrics"][name] for name in record} == record
+    assert "test_accuracy" in run.record["metrics"]
+    (tmp_path / "half of it.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:5]))
+    evaluate_run(run.folder, [f"eval_dataset={tmp_path}/half of it.jsonl"])
+    assert "step-2-half-of-it" in capsys.readouterr().out
+    counts = {
+        path.name: len((path / "predictions.jsonl").read_text().splitlines())
+        for path in (run.folder / "evaluations").iterdir()
+    }
+    assert counts == {"step-2": 9, "step-2-other": 3, "step-2-test": 4, "step-2-half-of-it": 5}
+    assert table(trainer, "predictions", 2) == before
+    assert list(run.evaluations()) == [2]
+    assert Run.open(run.folder).record["metrics"] == run.record["metrics"]
+    logged = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert sum("eval_accuracy" in line for line in logged) == 1
+
+
+def test_the_table_of_predictions_has_the_losses_of_the_figures(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    trainer = SwiftTrainer(make_args(bert, max_steps=6, learning_rate=1e-2), rows, rows)
+    with trainer.recorded():
+        trainer.train()
+        figures = trainer.evaluate()
+    found = table(trainer, "predictions", 6)
+    for name in ("log_loss", "log_loss_calibrated"):
+        assert np.mean([row[name] for row in found]) == pytest.approx(figures[f"eval_{name}"], abs=1e-4)
 
 
 def test_an_adapter_for_other_labels_is_refused(
