@@ -60,6 +60,7 @@ class Card:
     threshold: float | Sequence[float] = 0.5
     temperature: float = 1.0
     pairs: bool = False
+    reads: str = "texts"
     base_model: str | None = None
     training: Training = field(default_factory=Training)
     per_class: Sequence[Mapping[str, Any]] = ()
@@ -81,6 +82,7 @@ def card_of(
         threshold=decision.threshold,
         temperature=decision.temperature,
         pairs=takes_pairs(collator.tokenizer),
+        reads=collator.reads,
         base_model=hub_id(run.base_model),
         training=training_of(args, run, told_elsewhere=_TOLD_ELSEWHERE),
         per_class=per_class,
@@ -162,8 +164,8 @@ def _long_texts(card: Card) -> str:
 def _how_to_use(card: Card) -> list[str]:
     decided = (card.problem, card.threshold, card.temperature)
     if card.kind != "model":
-        return ["## Use", f"Pad on the right.{_decision(card)}", onnx_code(*decided)]
-    parts = ["## Use"]
+        return ["## Use", f"Pad on the right.{_decision(card)}", *_of_rows(card), onnx_code(*decided)]
+    parts = ["## Use", *_of_rows(card)]
     if card.problem == "single_label":
         parts.append(pipeline_code())
     if card.pairs:
@@ -174,6 +176,23 @@ def _how_to_use(card: Card) -> list[str]:
     if card.problem != "single_label" or card.temperature != 1.0:
         parts += [_decision(card).strip(), transformers_code(*decided)]
     return [part for part in parts if part]
+
+
+def _of_rows(card: Card) -> list[str]:
+    """How what the model was trained on becomes a text, where it was no text."""
+    if card.reads == "messages":
+        return [
+            "It was trained on conversations. One becomes a text by "
+            "`tokenizer.apply_chat_template(messages, tokenize=False)` (without a chat template, by its "
+            "contents with a new line between), and that text goes in with `add_special_tokens=False`; "
+            "`swift_cls.serving.respond` takes `messages` as they are."
+        ]
+    if card.reads == "pairs" and not card.pairs:
+        return [
+            "It was trained on pairs of texts, with a new line between them, since its tokenizer puts "
+            'nothing there: give `first + "\\n" + second` as one text.'
+        ]
+    return []
 
 
 def _decision(card: Card) -> str:

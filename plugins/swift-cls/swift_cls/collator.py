@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from swift_core.model_folders import load_single_stack_config, position_limit, r
 from swift_core.models import load_tokenizer
 
 if TYPE_CHECKING:
+    import datasets
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
@@ -74,12 +75,14 @@ class ClassificationCollator:
             say it.
         sampling: how labels are drawn, see the option of that name.
         pooling_method: which vectors the head reads, see the option of that name.
+        reads: what the training rows are; for those who use the model elsewhere.
     """
 
     texts: TextEncoding
     labels: Labels | None
     sampling: str | None = None
     pooling_method: PoolingMethod | None = None
+    reads: Literal["texts", "pairs", "messages"] = "texts"
     decision: Decision = field(default_factory=Decision)
 
     @property
@@ -128,7 +131,7 @@ class ClassificationCollator:
                 tell_duplicates(train, evaluation)
         given = args.task.threshold
         decision = Decision(threshold=given if isinstance(given, float) else 0.5, learns=True)
-        return replace(self, labels=labels, decision=decision)
+        return replace(self, labels=labels, decision=decision, reads=_read_in(train.records))
 
     def encode(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Token ids of a row's texts, and what its label stands for."""
@@ -205,10 +208,17 @@ class ClassificationCollator:
             "max_length": self.texts.max_length,
             "long_text": self.texts.long_text,
             "pooling_method": self.pooling_method,
+            "reads": self.reads,
             **{name: value for name, value in asdict(self.decision).items() if name != "learns"},
         }
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
         (folder / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def _read_in(records: datasets.Dataset) -> Literal["texts", "pairs", "messages"]:
+    if any(talk is not None for talk in records["messages"]):
+        return "messages"
+    return "pairs" if any(pair is not None for pair in records["text_pair"]) else "texts"
 
 
 def _told(labels: Labels) -> str:
@@ -244,6 +254,7 @@ def make_collator(args: TrainingArguments) -> ClassificationCollator:
         labels=labels,
         sampling=args.task.sampling,
         pooling_method=args.task.pooling_method or saved.get("pooling_method"),
+        reads=saved.get("reads", "texts"),
         decision=Decision(threshold, saved.get("temperature", 1.0)),
     )
 

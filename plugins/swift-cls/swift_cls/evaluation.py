@@ -10,7 +10,8 @@ import numpy as np
 from swift_cls import calibration, metrics
 from swift_cls.predicting import predict
 from swift_cls.texts import text_of
-from swift_core.errors import UserError
+from swift_core.errors import UserError, listed
+from swift_core.flat.processes import is_first_process
 from swift_core.hookspecs import Evaluation
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _MISTAKES = 100
 _TEXT_SHOWN = 300
 _MOST_LABELS = 100
+_NUMBERS_TOLD = 10
 """Beyond so many a picture of them can't be read."""
 
 
@@ -147,10 +149,13 @@ def _one_label(
         "confusion": metrics.confusion_rows(matrix, names),
     }
     # matplotlib takes a while to load, and a run is evaluated long after its start.
-    from swift_cls.picture import confusion_picture
+    from swift_cls.picture import confusion_picture, unwritten
 
     title = f"accuracy {figures['accuracy']:.3f}, macro F1 {figures['f1_macro']:.3f}, {len(ids):,} rows"
     pictures = {"confusion": confusion_picture(matrix, names, title=title)} if count <= _MOST_LABELS else {}
+    if pictures and (numbers := unwritten(names)) and is_first_process():
+        shown = listed([f"{number} for {names[number]}" for number in numbers[:_NUMBERS_TOLD]])
+        print(f"picture   no font here has all letters, so it says {shown}; pip install mplfonts", flush=True)
     return Evaluation(figures, tables, pictures, learned)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -57,8 +57,8 @@ def confusion_picture(matrix: np.ndarray, names: Sequence[str], *, title: str = 
     """Draw a confusion matrix; the colour is the share of the rows of the true class.
 
     Counts above zero are written into the cells of up to 25 classes. The picture grows up to 100 classes;
-    of more, only some are named. Names no font can write are replaced by the class numbers 0 to C - 1; see
-    :func:`font_for`.
+    of more, only some are named. The font is the one that can write most of them; each name that it can't
+    write is replaced by the number of its class, from 0 to C - 1.
 
     Args:
         matrix: [C, C] rows of each class (first axis) that were given each class (second axis).
@@ -69,10 +69,9 @@ def confusion_picture(matrix: np.ndarray, names: Sequence[str], *, title: str = 
         A PNG file.
     """
     names, title = [_short(name) for name in names], _printable(title)
-    font = font_for([*names, title])
-    if font is None:
-        names, font = [str(number) for number in range(len(names))], font_for([title])
-        title = title if font else ""
+    font, written = font_for([*names, title])
+    names = [name if name in written else str(number) for number, name in enumerate(names)]
+    title = title if title in written else ""
     figure, axes = _colours(matrix, font)
     cell_points = 72 * figure.get_figheight() / len(names)
     _name_axes(axes, names, cell_points=cell_points, font=font)
@@ -88,17 +87,29 @@ def confusion_picture(matrix: np.ndarray, names: Sequence[str], *, title: str = 
     return file.getvalue()
 
 
-def font_for(texts: Iterable[str]) -> Path | None:
-    """The file of the first font that can write all of the texts.
+def unwritten(names: Sequence[str]) -> list[int]:
+    """The classes whose numbers stand for their names in the picture."""
+    short = [_short(name) for name in names]
+    _, written = font_for(short)
+    return [number for number, name in enumerate(short) if name not in written]
+
+
+def font_for(texts: Sequence[str]) -> tuple[Path | None, set[str]]:
+    """The file of the font that can write most of the texts, the first of several, and which these are.
 
     matplotlib's own DejaVu Sans is asked first, then the system's fonts for Chinese, Japanese and Korean,
-    then those of the package ``mplfonts``.
-
-    Returns:
-        None if no font has all glyphs. ``pip install mplfonts`` helps with Chinese.
+    then those of the package ``mplfonts``, which helps with Chinese.
     """
-    needed = {ord(character) for text in (*texts, _OWN_TEXT) for character in _printable(text)}
-    return next((file for file in _font_files() if needed <= _glyphs(file)), None)
+    best: tuple[Path | None, set[str]] = (None, set())
+    for file in _font_files():
+        glyphs = _glyphs(file)
+        own = glyphs.issuperset(map(ord, _OWN_TEXT))
+        written = {text for text in texts if own and glyphs.issuperset(map(ord, _printable(text)))}
+        if own and (best[0] is None or len(written) > len(best[1])):
+            best = file, written
+        if own and written.issuperset(texts):
+            break
+    return best
 
 
 def _font_files() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -200,6 +201,24 @@ def test_the_last_evaluation_is_that_of_the_highest_step(tmp_path: Path) -> None
         folder.mkdir()
         (folder / "per_class.jsonl").write_text(f'{{"label": "{step}"}}\n')
     assert last_evaluation(folders) == ([{"label": "10"}], None)
+
+
+def test_what_was_no_text_in_training_is_told(
+    tmp_path: Path, qwen: Path, make_args: Any, rows: list[dict[str, Any]]
+) -> None:
+    told = {}
+    for name, column in (("pairs", "text_pair"), ("messages", "messages"), ("texts", None)):
+        talk = [{"role": "user", "content": "ab"}]
+        more = {} if column is None else {column: talk if column == "messages" else "cd"}
+        given = [{**({} if column == "messages" else row), **more, "label": row["label"]} for row in rows]
+        trainer = SwiftTrainer(make_args(qwen, max_steps=1), given)
+        trainer.train()
+        folder = trainer.save_model(format="hf")
+        assert json.loads((folder / "classification.json").read_text())["reads"] == name
+        told[name] = (folder / "README.md").read_text()
+    assert 'give `first + "\\n" + second` as one text' in told["pairs"]
+    assert "apply_chat_template" in told["messages"]
+    assert not any(word in told["texts"] for word in ("apply_chat_template", "first +"))
 
 
 def test_labels_and_long_texts_are_told(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from swift_cls import picture
-from swift_cls.picture import confusion_picture, font_for
+from swift_cls.picture import confusion_picture, font_for, unwritten
 
 CHINESE = ["科技", "体育", "娱乐", "政治", "健康"]
 DEJAVU = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
@@ -89,7 +89,7 @@ def test_chinese_names_are_drawn() -> None:
     drawn = decoded(confusion_picture(some_matrix(5), CHINESE, title="混淆矩阵"))
     numbers = decoded(confusion_picture(some_matrix(5), list("01234")))
     assert drawn.shape != numbers.shape
-    assert font_for(CHINESE) not in (None, DEJAVU)
+    assert font_for(CHINESE)[0] not in (None, DEJAVU)
 
 
 @pytest.mark.parametrize("count", [25, 26])
@@ -143,9 +143,10 @@ def test_names_are_text_and_not_formulas(shown: dict[str, list[str]]) -> None:
 
 
 def test_names_no_font_can_write_become_numbers(shown: dict[str, list[str]]) -> None:
-    assert font_for(["fine", NO_FONT_HAS_IT]) is None
+    assert font_for(["fine", NO_FONT_HAS_IT]) == (DEJAVU, {"fine"})
+    assert unwritten(["fine", NO_FONT_HAS_IT]) == [1]
     decoded(confusion_picture(some_matrix(2), ["fine", NO_FONT_HAS_IT], title="still here"))
-    assert shown["names"] == ["0", "1"]
+    assert shown["names"] == ["fine", "1"]
     assert shown["title"] == ["still here"]
 
 
@@ -154,7 +155,7 @@ def test_without_a_font_for_chinese(
     files: list[Path], monkeypatch: pytest.MonkeyPatch, shown: dict[str, list[str]]
 ) -> None:
     monkeypatch.setattr(picture, "_font_files", lambda: iter(files))
-    assert font_for(CHINESE) is None
+    assert font_for(CHINESE)[1] == set()
     decoded(confusion_picture(some_matrix(5), CHINESE, title="混淆矩阵"))
     assert shown["names"] == list("01234")
     assert shown["title"] == [""]
@@ -163,10 +164,10 @@ def test_without_a_font_for_chinese(
 def test_the_first_font_with_all_glyphs_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     other = DEJAVU.with_name("DejaVuSans-Bold.ttf")
     monkeypatch.setattr(picture, "_font_files", lambda: iter([other, DEJAVU]))
-    assert font_for(["plain", "a\nb"]) == other
-    assert font_for([]) == other
+    assert font_for(["plain", "a\nb"]) == (other, {"plain", "a\nb"})
+    assert font_for([])[0] == other
     monkeypatch.setattr(picture, "_font_files", lambda: iter([Path("/no/such/font.ttf"), DEJAVU]))
-    assert font_for([]) == DEJAVU
+    assert font_for([])[0] == DEJAVU
 
 
 def test_fonts_are_looked_for_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
