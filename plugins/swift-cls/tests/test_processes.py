@@ -28,9 +28,9 @@ if trainer.run is not None:
 """
 
 
-@pytest.mark.parametrize("head_start", ["random", "probe"])
+@pytest.mark.parametrize("more", [{}, {"head_start": "probe"}, {"sequence_parallel_size": 2}], ids=str)
 def test_two_processes_are_as_good_as_one(
-    head_start: str,
+    more: dict[str, Any],
     bert: Path,
     make_args: Callable[..., TrainingArguments],
     rows: list[dict[str, Any]],
@@ -50,7 +50,7 @@ def test_two_processes_are_as_good_as_one(
         "lr_scheduler_type": "constant",
         "class_weights": {"体育": 4.0},
         "label_smoothing_factor": 0.1,
-        "head_start": head_start,
+        **{name: value for name, value in more.items() if name == "head_start"},
     }
     # Eight rows, so that no row is repeated to fill a batch.
     train, evaluation = rows[:8], rows
@@ -59,7 +59,11 @@ def test_two_processes_are_as_good_as_one(
     with one.recorded():
         one.train()
         figures = one.evaluate()
-    two = make_args(still, **options, per_device_train_batch_size=4, output_dir=str(tmp_path / "two"))
+    # Two that share each document see the same rows.
+    size = 8 // (2 // more.get("sequence_parallel_size", 1))
+    two = make_args(
+        still, **{**options, **more}, per_device_train_batch_size=size, output_dir=str(tmp_path / "two")
+    )
     given = {"task_type": "sequence-classification", **two.given}
     (tmp_path / "job.json").write_text(json.dumps([given, train, evaluation]))
     (tmp_path / "job.py").write_text(JOB)
