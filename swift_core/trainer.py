@@ -336,7 +336,8 @@ class SwiftTrainer(transformers.Trainer):
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in evaluation.metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 3)
         # Figures of other data, by the names of the run's own, would be taken for these.
-        other = self.other_data if data is self.eval_data else metric_key_prefix.replace("eval", "other")
+        apart = "other" if metric_key_prefix == "eval" else metric_key_prefix
+        other = self.other_data if data is self.eval_data else apart
         self._keep(evaluation, other)
         if other is None:
             self._choose_best_metric(metrics)
