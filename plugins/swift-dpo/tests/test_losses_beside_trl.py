@@ -154,6 +154,11 @@ def number(figure: Tensor) -> float:
     return float(figure[0] / figure[1]) if figure.ndim else float(figure)
 
 
+def rounding(answers: Answers) -> float:
+    """Of a difference of log-probabilities: sums in float32 end in other digits on other processors."""
+    return 2 * torch.finfo(torch.float32).eps * float(answers.logps.detach().abs().max())
+
+
 def assert_same_gradient(mine: Tensor, theirs: Tensor, model: nn.Module) -> None:
     first, second = (
         torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
@@ -182,7 +187,9 @@ def test_dpo_equals_trl(
     assert_same_gradient(mine.loss.sum(), theirs, models[0])
     for figure in (*FIGURES, "rewards/accuracies", "rewards/margins"):
         (expected,) = trainer._metrics["eval"][figure]
-        assert number(mine.metrics[figure]) == pytest.approx(expected, rel=1e-4, abs=1e-6), figure
+        assert number(mine.metrics[figure]) == pytest.approx(expected, rel=1e-4, abs=rounding(answers)), (
+            figure
+        )
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +313,9 @@ def test_kto_equals_trl(
     assert_same_gradient(mine.loss, theirs, models[0])
     for figure in (*FIGURES, *(["kl"] if loss == "kto" else [])):
         (expected,) = trainer._metrics["eval"][figure]
-        assert number(mine.metrics[figure]) == pytest.approx(expected, rel=1e-4, abs=1e-6), figure
+        assert number(mine.metrics[figure]) == pytest.approx(expected, rel=1e-4, abs=rounding(answers)), (
+            figure
+        )
 
 
 def joined(first: Answers, second: Answers) -> Answers:
