@@ -211,10 +211,11 @@ class TrainingArguments:
 
     def changed(self) -> dict[str, Any]:
         """The given options that differ from their defaults."""
+        defaults = self._defaults
         return {
             name: value
             for name, value in self.given.items()
-            if value != self._defaults.get(name, self._known[name].default_json)
+            if value != defaults.get(name, self._known[name].default_json)
         }
 
     def resolved(self) -> dict[str, Any]:

@@ -170,8 +170,9 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> dict[str, float
     if changed or overrides:
         trainer.other_data = _name_of_other(overrides)
     metrics = trainer.evaluate()
-    if trainer.other_data is not None:
-        print(f"tables    {run.folder}/evaluations/step-{trainer.state.global_step}-{trainer.other_data}")
+    apart = run.evaluation_folder(trainer.state.global_step, trainer.other_data)
+    if trainer.other_data is not None and apart.is_dir():
+        print(f"tables    {apart}")
     applied = gates_for(run)
     if trainer.other_data is None and applied is not None:
         for result in settle_gates(run, applied):
@@ -185,16 +186,17 @@ def _name_of_other(overrides: Sequence[str]) -> str:
     return re.sub(r"\W+", "-", Path(given).stem).strip("-") or "other"
 
 
-def export_run(folder: Path, format: str, overrides: Sequence[str] = ()) -> Path:
-    """Export the model of a run."""
+def export_run(folder: Path, formats: Sequence[str], overrides: Sequence[str] = ()) -> list[Path]:
+    """Export the model of a run in each of ``formats``."""
     run = Run.open(folder)
     args = open_trained(run, overrides)
-    fault = export_faults(format, args.spec)
-    if fault:
-        raise UserError(f"--format: {fault}")
+    faults = [f"--format: {fault}" for format in formats if (fault := export_faults(format, args.spec))]
+    if faults:
+        raise UserError(*faults)
     # Before the model is loaded, which may take long.
     refuse_failed(run, despite=args.core.despite_gates)
-    return SwiftTrainer(args, prepared=prepare_for_export(args), run=run).save_model(format=format)
+    trainer = SwiftTrainer(args, prepared=prepare_for_export(args), run=run)
+    return [trainer.save_model(format=format) for format in formats]
 
 
 def check_run(args: TrainingArguments) -> Preparation:

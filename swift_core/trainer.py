@@ -335,16 +335,16 @@ class SwiftTrainer(transformers.Trainer):
             )
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in evaluation.metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 3)
-        # Figures of other data, by the names of the run's own, would be taken for these.
-        apart = "other" if metric_key_prefix == "eval" else metric_key_prefix
-        other = self.other_data if data is self.eval_data else apart
-        self._keep(evaluation, other)
-        if other is None:
+        own = data is self.eval_data and self.other_data is None
+        other = self.other_data or ("other" if metric_key_prefix == "eval" else metric_key_prefix)
+        self._keep(evaluation, None if own else other)
+        if own:
             self._choose_best_metric(metrics)
-        named = metrics if other is None else {n.replace("eval_", "other_", 1): metrics[n] for n in metrics}
-        self.log(dict(named))
+        # Figures of other data, by the names of the run's own, would be taken for these.
+        clashes = not own and metric_key_prefix == "eval"
+        self.log({n.replace("eval_", "other_", 1) if clashes else n: value for n, value in metrics.items()})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self.other_data is None and other != "other":
+        if not clashes:
             self._note_metrics(metrics)
         return metrics
 

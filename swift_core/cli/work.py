@@ -110,10 +110,9 @@ def export(parsed: argparse.Namespace) -> int:
         from swift_core import runner
 
         despite = ["despite_gates=true"] if parsed.despite_gates else []
-        overrides = [*parsed.options, *despite]
         formats = list(dict.fromkeys(parsed.format))
-        folders = [str(runner.export_run(Path(parsed.run), format, overrides)) for format in formats]
-    done = [{"format": format, "folder": folder} for format, folder in zip(formats, folders, strict=True)]
+        folders = runner.export_run(Path(parsed.run), formats, [*parsed.options, *despite])
+    done = [{"format": name, "folder": str(folder)} for name, folder in zip(formats, folders, strict=True)]
     told = done[0] if len(done) == 1 else {"exports": done}
     _finish(parsed, told, lambda: print("\n".join(f"exported  {folder}" for folder in folders)))
     return 0

@@ -257,19 +257,20 @@ class Run:
             rows: its rows.
             other: what the data goes by, where it is not what the run is measured on: the table lies apart.
         """
-        path = self._evaluation(step, other) / f"{name}.jsonl"
+        path = self.evaluation_folder(step, other) / f"{name}.jsonl"
         with writing_told(self.folder):
             json_lines.write_lines(path, rows)
         return path
 
     def write_picture(self, step: int, name: str, png: bytes, other: str | None = None) -> Path:
         """Write a PNG file beside the tables of an evaluation and return its path."""
-        path = self._evaluation(step, other) / f"{name}.png"
+        path = self.evaluation_folder(step, other) / f"{name}.png"
         with writing_told(self.folder):
             write_bytes(path, png)
         return path
 
-    def _evaluation(self, step: int, other: str | None) -> Path:
+    def evaluation_folder(self, step: int, other: str | None = None) -> Path:
+        """Where the tables of an evaluation lie; ``other`` as in :meth:`write_table`."""
         return self.folder / "evaluations" / (f"step-{step}" if other is None else f"step-{step}-{other}")
 
     def _refuse_unless_ended_early(self) -> None:

@@ -135,7 +135,7 @@ def test_a_run_is_not_resumed_as_another(make_trainer, rows):
     taken = Run.open(checkpoint.parent)
     assert taken.record["model"] is None and not taken.model.exists()
     with pytest.raises(UserError, match="has no model"):
-        export_run(taken.folder, "hf")
+        export_run(taken.folder, ["hf"])
     assert (taken.folder / "abandoned-model").is_dir()
     again = make_trainer(save_steps=2)
     again.train(resume_from_checkpoint=True)

@@ -149,7 +149,7 @@ def test_a_finished_run_is_evaluated_and_exported_from_its_folder(make_trainer, 
     metrics = trainer.evaluate()
     again = evaluate_run(trainer.run.folder)
     assert again["eval_ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], abs=1e-6)
-    folder = export_run(trainer.run.folder, "hf")
+    folder = export_run(trainer.run.folder, ["hf"])[0]
     assert json.loads((folder / "1_Pooling" / "config.json").read_text())["pooling_mode_cls_token"]
 
 
@@ -159,10 +159,13 @@ def test_an_export_that_needs_no_training_data_works_without_it(make_trainer, ro
     trainer = make_trainer(str(path), dataset=str(path))
     trainer.train()
     path.unlink()
-    assert (export_run(trainer.run.folder, "hf") / "modules.json").exists()
+    assert (export_run(trainer.run.folder, ["hf"])[0] / "modules.json").exists()
     assert "the training data is not at hand" in capsys.readouterr().out
     with pytest.raises(UserError, match="export_corpus"):
-        export_run(trainer.run.folder, "faiss")
+        export_run(trainer.run.folder, ["faiss"])
+    with pytest.raises(UserError, match=r"'gguf'[^$]*'ggml'"):
+        export_run(trainer.run.folder, ["onnx", "gguf", "ggml"])
+    assert [path.name for path in trainer.run.exports.iterdir()] == ["hf"]
 
 
 def test_training_goes_on_from_an_adapter(make_trainer):
@@ -193,7 +196,9 @@ def test_an_export_says_what_data_it_holds_even_when_that_changed(make_trainer, 
     trainer = make_trainer(str(path), dataset=str(path))
     trainer.train()
     path.write_text("".join(json.dumps(row) + "\n" for row in rows(4)))
-    manifest = json.loads((export_run(trainer.run.folder, "faiss") / "manifest.json").read_text())
+    assert main(["export", str(trainer.run.folder), "--format", "hf", "--format", "faiss"]) == 0
+    assert {path.name for path in trainer.run.exports.iterdir()} == {"hf", "faiss"}
+    manifest = json.loads((export_run(trainer.run.folder, ["faiss"])[0] / "manifest.json").read_text())
     assert manifest["data"][0]["rows"] == manifest["documents"] == 4
 
 

@@ -61,6 +61,7 @@ class Card:
     temperature: float = 1.0
     pairs: bool = False
     reads: str = "texts"
+    template: bool = False
     base_model: str | None = None
     training: Training = field(default_factory=Training)
     per_class: Sequence[Mapping[str, Any]] = ()
@@ -83,6 +84,7 @@ def card_of(
         temperature=decision.temperature,
         pairs=takes_pairs(collator.tokenizer),
         reads=collator.reads,
+        template=collator.tokenizer.chat_template is not None,
         base_model=hub_id(run.base_model),
         training=training_of(args, run, told_elsewhere=_TOLD_ELSEWHERE),
         per_class=per_class,
@@ -181,11 +183,14 @@ def _how_to_use(card: Card) -> list[str]:
 def _of_rows(card: Card) -> list[str]:
     """How what the model was trained on becomes a text, where it was no text."""
     if card.reads == "messages":
+        by_template = (
+            "`tokenizer.apply_chat_template(messages, tokenize=False)`; that text goes in with "
+            "`add_special_tokens=False`"
+        )
+        how = by_template if card.template else "the contents of its messages with a new line between them"
         return [
-            "It was trained on conversations. One becomes a text by "
-            "`tokenizer.apply_chat_template(messages, tokenize=False)` (without a chat template, by its "
-            "contents with a new line between), and that text goes in with `add_special_tokens=False`; "
-            "`swift_cls.serving.respond` takes `messages` as they are."
+            f"It was trained on conversations. The text of one is {how}. `swift_cls.serving.respond` takes "
+            "`messages` as they are."
         ]
     if card.reads == "pairs" and not card.pairs:
         return [

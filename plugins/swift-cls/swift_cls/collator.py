@@ -187,10 +187,10 @@ class ClassificationCollator:
 
     def before_training(self, model: nn.Module, train: TaskData, evaluation: TaskData | None) -> None:
         """Let a new head start at a linear probe, where the run wants that."""
-        from swift_cls.head_start import start_at_probe
-
         classifier = transformers_model(model)
         if classifier.starts_at_probe and train.features is not None:
+            from swift_cls.head_start import start_at_probe  # scikit-learn takes a while to load
+
             start_at_probe(model, self, train.features)
             classifier.starts_at_probe = False
 

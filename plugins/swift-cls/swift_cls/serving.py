@@ -72,7 +72,8 @@ def respond(
     """
     known: int = classifier.model.get_input_embeddings().weight.shape[0]
     texts = classifier.collator.texts
-    talks = isinstance(request, Mapping) and "messages" in request
+    # Some clients send null for what they leave out.
+    talks = isinstance(request, Mapping) and request.get("messages") is not None
     asked = parse_request(
         request,
         ClassifyRequest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_an_export_tells_data_options_figures_and_the_picture(
     assert "## Evaluation" not in before.text and "confusion" not in before.text
     metrics = trainer.evaluate()
     run = Path(str(trainer.args.output_dir))
-    folder = export_run(run, "hf")
+    folder = export_run(run, ["hf"])[0]
     card = ModelCard.load(folder / "README.md")
     assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-classification")
     figures = {result.metric_type: result.metric_value for result in card.data.eval_results}
@@ -207,17 +208,23 @@ def test_what_was_no_text_in_training_is_told(
     tmp_path: Path, qwen: Path, make_args: Any, rows: list[dict[str, Any]]
 ) -> None:
     told = {}
-    for name, column in (("pairs", "text_pair"), ("messages", "messages"), ("texts", None)):
+    chat = tmp_path / "chat"
+    shutil.copytree(qwen, chat)
+    (chat / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    cases = [(qwen, "pairs", "text_pair"), (qwen, "messages", "messages"), (qwen, "texts", None)]
+    for model, name, column in [*cases, (chat, "messages", "messages")]:
         talk = [{"role": "user", "content": "ab"}]
         more = {} if column is None else {column: talk if column == "messages" else "cd"}
         given = [{**({} if column == "messages" else row), **more, "label": row["label"]} for row in rows]
-        trainer = SwiftTrainer(make_args(qwen, max_steps=1), given)
+        trainer = SwiftTrainer(make_args(model, max_steps=1), given)
         trainer.train()
         folder = trainer.save_model(format="hf")
         assert json.loads((folder / "classification.json").read_text())["reads"] == name
-        told[name] = (folder / "README.md").read_text()
+        told[name if model == qwen else "chat"] = (folder / "README.md").read_text()
     assert 'give `first + "\\n" + second` as one text' in told["pairs"]
-    assert "apply_chat_template" in told["messages"]
+    assert "add_special_tokens=False" in told["chat"] and "apply_chat_template" in told["chat"]
+    assert "the contents of its messages with a new line" in told["messages"]
+    assert "apply_chat_template" not in told["messages"]
     assert not any(word in told["texts"] for word in ("apply_chat_template", "first +"))
 
 

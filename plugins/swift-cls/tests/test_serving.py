@@ -260,6 +260,7 @@ def test_a_conversation_is_read_as_in_training(make: Callable[..., Classifier], 
     ]
     np.testing.assert_allclose(probs(answer), softmax(logits(served, chunk)), atol=1e-6)
     assert answer["usage"]["prompt_tokens"] == len(chunk[0])
+    assert ask(served, input="ab", messages=None) == ask(served, input="ab")
     long = [{"role": "user", "content": LONG}]
     refused(served, 413, messages=long)
     cut = ask(served, messages=long, truncate_prompt_tokens=-1)

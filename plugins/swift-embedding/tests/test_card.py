@@ -154,7 +154,7 @@ def test_an_export_tells_data_options_and_figures(decoder_folder: Path, tmp_path
     assert "## Evaluation" not in before.text
     metrics = trainer.evaluate()
     run = Path(str(trainer.args.output_dir))
-    card = ModelCard.load(export_run(run, "hf") / "README.md")
+    card = ModelCard.load(export_run(run, ["hf"])[0] / "README.md")
     assert (card.data.library_name, card.data.pipeline_tag) == (
         "sentence-transformers",
         "sentence-similarity",
@@ -173,7 +173,7 @@ def test_an_export_tells_data_options_and_figures(decoder_folder: Path, tmp_path
         assert line in card.text
     assert str(tmp_path) not in card.content  # where things lay on this machine is nobody's business
     assert card.data.base_model is None
-    cut = ModelCard.load(export_run(run, "hf", ["export_dimensions=8"]) / "README.md")
+    cut = ModelCard.load(export_run(run, ["hf"], ["export_dimensions=8"])[0] / "README.md")
     assert cut.data.eval_results is None
     assert "with the uncut vectors" in cut.text
 

@@ -108,7 +108,7 @@ def test_an_export_tells_data_options_and_figures(
     trainer = SwiftTrainer(args, train_dataset=lists, eval_dataset=lists)
     trainer.train()
     metrics = trainer.evaluate()
-    folder = export_run(Path(str(trainer.args.output_dir)), "hf")
+    folder = export_run(Path(str(trainer.args.output_dir)), ["hf"])[0]
     card = ModelCard.load(folder / "README.md")
     figures = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert figures["ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], abs=1e-6)
