@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from swift_core.data.class_names import named
 from swift_core.data.faults import Faults
 from swift_core.data.layouts import Bound, Form, forms_of, recognised
 from swift_core.data.values import EXPECTED, checked, parsed
@@ -20,10 +21,14 @@ class RowChecker:
 
     Call :meth:`check` for each row of an input, :meth:`end_input` after each input, :meth:`end` at the end.
     The first row of an input tells which of the task's layouts its rows have.
+
+    Attributes:
+        class_names: by column, the classes that the data names, see :mod:`swift_core.data.class_names`.
     """
 
     def __init__(self, spec: TaskSpec, columns: Mapping[str, str], faults: Faults) -> None:
         """``columns`` maps columns of the task to names in the data; its wrong keys become faults."""
+        self.class_names: dict[str, dict[str, None]] = {}
         self._faults = faults
         self._forms = forms_of(spec, columns)
         self._plain_forms = forms_of(spec, {})
@@ -72,6 +77,8 @@ class RowChecker:
                 found = "an empty cell" if untyped else "null"
                 self._faults.add(f"{where}: {bound.label}: expected {EXPECTED[column.type]}, found {found}")
             return None
+        if column.type in ("label", "any"):
+            value = named(value, self.class_names.setdefault(column.name, {}))
         try:
             return checked(parsed(value, column.type) if untyped else value, column.type)
         except ValueError as error:

@@ -40,6 +40,8 @@ class TaskData:
         features: what the collator's ``encode`` made of each row; None before
             :func:`~swift_core.data.encoding.encode_data`.
         stats: lengths of the encoded rows, set together with ``features``.
+        class_names: by column of the layout that the rows had, the classes that the data set names (a
+            ``datasets.ClassLabel``), in the order of its ids; ``records`` have the names.
         places: where each row was found; None where the task made other rows of them.
         left_out: numbers, from 1, of the rows that the collator left out when it encoded them, by the reason
             that it gave; ``records`` and ``features`` are without them.
@@ -53,6 +55,7 @@ class TaskData:
     features: datasets.Dataset | None = None
     stats: LengthStats | None = None
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     places: Places | None = field(default=None, repr=False, compare=False)
 
     def place(self, row: int) -> str:
@@ -105,7 +108,14 @@ def load_data(
     identity = [[source.sha256 for source in reading.sources], sorted(columns.items()), split]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     records = datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=fingerprint)
-    data = TaskData(name, records, tuple(reading.sources), fingerprint, places=reading.places)
+    data = TaskData(
+        name,
+        records,
+        tuple(reading.sources),
+        fingerprint,
+        class_names={column: tuple(names) for column, names in reading.checker.class_names.items() if names},
+        places=reading.places,
+    )
     if faults.total:
         raise RefusedRows(faults, data)
     return gathered(data, spec)

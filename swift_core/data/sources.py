@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 
 from swift_core.data import locations
+from swift_core.data.class_names import names_in, with_class_ids
 from swift_core.data.faults import Faults
 from swift_core.data.hub import load_folder, load_hub
 from swift_core.data.jsonlines import read_json, read_json_lines
@@ -147,7 +148,7 @@ def _read_loaded(
     except UnreadableError as error:
         faults.add(str(error))
         return
-    for number, row in enumerate(_rows_of_dataset(loaded), start=1):
+    for number, row in enumerate(_rows_of_dataset(loaded, digest), start=1):
         hash_row(row, digest)
         yield f"{name} row {number}", row
 
@@ -161,12 +162,16 @@ def _input_of_dataset(dataset: datasets.Dataset, option: str) -> Input:
 
 
 def _read_dataset(dataset: datasets.Dataset, option: str, digest: Digest, faults: Faults) -> Iterator[Row]:
-    return _read_rows(_rows_of_dataset(dataset), option, digest, faults)
+    return _read_rows(_rows_of_dataset(dataset, digest), option, digest, faults)
 
 
-def _rows_of_dataset(dataset: datasets.Dataset) -> Iterator[Mapping[str, Any]]:
+def _rows_of_dataset(dataset: datasets.Dataset, digest: Digest) -> Iterator[Mapping[str, Any]]:
     # As Arrow: images and sounds in columns that no task reads are not decoded.
-    return rows_of(dataset.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
+    rows = rows_of(dataset.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
+    names = names_in(dataset.features)
+    if names:
+        hash_row(names, digest)
+    return with_class_ids(rows, names) if names else rows
 
 
 def _read_rows(

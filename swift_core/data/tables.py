@@ -6,10 +6,13 @@ import csv
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from swift_core.data.class_names import names_in, with_class_ids
 from swift_core.data.faults import Faults
 from swift_core.data.jsonlines import decoded, lines_of
 from swift_core.data.rows import Row
@@ -95,13 +98,21 @@ def read_parquet(path: Path, name: str, faults: Faults) -> Iterator[Row]:
             if twice:
                 faults.add(f"{name}: these columns appear twice: {listed(twice)}")
                 return
-            for number, values in enumerate(rows_of(file.iter_batches(ROWS_AT_ONCE)), start=1):
+            rows, classes = rows_of(file.iter_batches(ROWS_AT_ONCE)), _classes_of(file)
+            for number, values in enumerate(with_class_ids(rows, classes), start=1):
                 yield f"{name} row {number}", values
     except (pa.ArrowException, OSError) as error:
         faults.add(f"{name}: not a readable parquet file ({str(error).splitlines()[0]})")
 
 
-def rows_of(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[dict[str, object]]:
+def _classes_of(file: pq.ParquetFile) -> dict[str, tuple[str, ...]]:
+    """The classes that the file names, where the library datasets wrote it."""
+    if b"huggingface" not in (file.schema_arrow.metadata or {}):
+        return {}
+    return names_in(datasets.Features.from_arrow_schema(file.schema_arrow))
+
+
+def rows_of(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[dict[str, Any]]:
     """Yield the rows of Arrow batches as Python values."""
     for batch in batches:
         yield from batch.to_pylist()

@@ -35,8 +35,20 @@ SPEC = TaskSpec(
 )
 
 
-def load(dataset: Any, *, split: str = "train") -> TaskData:
-    return load_data(dataset, name="train", spec=SPEC, columns={}, split=split, config=None)
+CLASSES = TaskSpec(
+    name="classes",
+    summary="Classes.",
+    implementation="classes",
+    columns=(
+        Column(name="kind", type="label", meaning="A class."),
+        Column(name="kinds", type="any", meaning="Classes."),
+        Column(name="rank", type="integer", meaning="Its number."),
+    ),
+)
+
+
+def load(dataset: Any, *, split: str = "train", spec: TaskSpec = SPEC) -> TaskData:
+    return load_data(dataset, name="train", spec=spec, columns={}, split=split, config=None)
 
 
 def faults(dataset: Any, *, split: str = "train") -> tuple[str, ...]:
@@ -431,3 +443,47 @@ def test_csv_leaves_the_limit_of_the_process_alone() -> None:
         assert csv.field_size_limit() == 1000
     finally:
         csv.field_size_limit(before)
+
+
+def classes(names: list[str]) -> datasets.Dataset:
+    label = datasets.ClassLabel(names=names)
+    features = {"kind": label, "kinds": datasets.List(label), "rank": label, "odd": datasets.Value("string")}
+    rows = {"kind": [1, 0, 1], "kinds": [[0, 1], [], [1]], "rank": [1, 0, 1], "odd": ["x", None, "y"]}
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+
+
+@pytest.mark.parametrize("form", ["memory", "parquet", "folder of parquet", "save_to_disk"])
+def test_a_data_set_that_names_its_classes(form: str) -> None:
+    rows: Any = classes(["zebra", "ant"])
+    if form == "parquet":
+        rows.to_parquet("rows.parquet")
+        rows = "rows.parquet"
+    elif form == "folder of parquet":
+        Path("folder").mkdir()
+        rows.to_parquet("folder/train.parquet")
+        rows = "folder"
+    elif form == "save_to_disk":
+        rows.save_to_disk("saved")
+        rows = "saved"
+    data = load(rows, spec=CLASSES)
+    assert list(data.records["kind"]) == ["ant", "zebra", "ant"]
+    assert list(data.records["kinds"]) == [["zebra", "ant"], [], ["ant"]]
+    assert list(data.records["rank"]) == [1, 0, 1], "a column of numbers has the ids"
+    # In the order of the ids, which the rows no longer show.
+    assert data.class_names == {"kind": ("zebra", "ant"), "kinds": ("zebra", "ant")}
+
+
+def test_an_id_without_a_class_stays_a_number() -> None:
+    label = datasets.ClassLabel(names=["a", "b"])
+    rows = datasets.Dataset.from_dict(
+        {"kind": [-1, 1], "kinds": [[], []], "rank": [0, 0]},
+        features=datasets.Features(
+            {"kind": label, "kinds": datasets.List(label), "rank": datasets.Value("int64")}
+        ),
+    )
+    assert list(load(rows, spec=CLASSES).records["kind"]) == ["-1", "b"]
+
+
+def test_other_names_of_classes_are_other_data() -> None:
+    ab, ba, again = (load(classes(names), spec=CLASSES) for names in (["a", "b"], ["b", "a"], ["a", "b"]))
+    assert ab.fingerprint == again.fingerprint != ba.fingerprint

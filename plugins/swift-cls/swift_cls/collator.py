@@ -112,7 +112,9 @@ class ClassificationCollator:
         Raises:
             UserError: the labels contradict each other or the options.
         """
-        labels = learn_labels(list(train.records["label"]), args.task, self.labels, train.place)
+        declared = train.class_names.get("label", train.class_names.get("labels", ()))
+        values = list(train.records["label"])
+        labels = learn_labels(values, args.task, self.labels, train.place, declared)
         check_options(args.task, labels)
         if args.task.threshold == "per_label" and evaluation is None:
             raise UserError(

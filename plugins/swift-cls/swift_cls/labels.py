@@ -115,6 +115,7 @@ def learn_labels(
     options: ClassificationOptions,
     known: Labels | None,
     place: Callable[[int], str] = "row {}".format,
+    declared: tuple[str, ...] = (),
 ) -> Labels:
     """The labels of a run from those of its training rows.
 
@@ -123,13 +124,14 @@ def learn_labels(
         options: of the run.
         known: what the model that the run starts from tells apart, where it says so.
         place: what an error calls a row, counted from 0.
+        declared: the labels that the data set itself names, which its rows have by name.
 
     Raises:
         UserError: labels contradict each other or the options; all faults, with the labels found.
     """
-    problem = options.problem or problem_of(values)
+    problem = options.problem or problem_of(values, are_names=bool(declared))
     _check_kinds(values, problem, place)
-    if options.problem is None and options.label_names is None:
+    if options.problem is None and options.label_names is None and not declared:
         _refuse_doubtful(values)
     if problem == "regression":
         if options.label_names is not None or options.num_labels not in (None, 1):
@@ -137,11 +139,11 @@ def learn_labels(
         return Labels(problem=problem, names=(), of_model=known is not None and known.problem == problem)
     flat = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
     found = Counter(_name(value) for value in flat)
-    names, of_model = _names(flat, found, options, known, problem)
+    names, of_model = _names(flat, found, options, known, problem, declared)
     labels = Labels(problem=problem, names=names, of_model=of_model)
     found = Counter(labels.spelled(value) for value in flat)  # told as the names have them
     counts = _counts(labels, values, found)
-    faults = _faults(labels, counts, options, found)
+    faults = _faults(labels, counts, options, found, declared)
     if faults:
         raise UserError(*faults)
     return replace(labels, counts=tuple(counts), rows=len(values))
@@ -153,6 +155,7 @@ def _names(
     options: ClassificationOptions,
     known: Labels | None,
     problem: Problem,
+    declared: tuple[str, ...],
 ) -> tuple[tuple[str, ...], bool]:
     usable = known if known is not None and known.problem == problem else None
     if options.label_names is not None:
@@ -160,6 +163,8 @@ def _names(
         return names, usable is not None and usable.names == names
     if usable is not None and flat and _knows(usable, flat, found):
         return usable.names, True
+    if declared:
+        return declared, False
     if all(_ID.fullmatch(name) for name in found):
         return tuple(sorted(found, key=int)), False
     if all(isinstance(value, bool) for value in flat):
@@ -191,13 +196,17 @@ def _counts(labels: Labels, values: Sequence[Any], found: Counter[str]) -> list[
 
 
 def _faults(
-    labels: Labels, counts: Sequence[int], options: ClassificationOptions, found: Counter[str]
+    labels: Labels,
+    counts: Sequence[int],
+    options: ClassificationOptions,
+    found: Counter[str],
+    declared: tuple[str, ...],
 ) -> list[str]:
     """What about the labels as a whole is wrong, with those found behind it."""
     faults, names = [], labels.names
     if len(set(names)) != len(names):
         faults.append(f"label_names: a name appears twice in {listed(names)}")
-    if options.label_names is None and all(_ID.fullmatch(name) for name in names):
+    if options.label_names is None and not declared and all(_ID.fullmatch(name) for name in names):
         faults += _id_faults([int(name) for name in names])
     if options.num_labels is not None and options.num_labels != len(names):
         faults.append(f"num_labels: expected {options.num_labels} labels, found {len(names)}")
@@ -207,9 +216,8 @@ def _faults(
         faults.append("label: expected at least 2 different labels, found " + (names[0] if names else "none"))
     missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
     if missing and not labels.of_model:
-        faults.append(
-            f"label_names: no training row has {listed(missing[:_SHOWN])}; remove them, or add rows"
-        )
+        which = "remove them" if names != declared else "give the others, which the data set names too"
+        faults.append(f"label_names: no training row has {listed(missing[:_SHOWN])}; {which}, or add rows")
     return [*faults, _found(found)] if faults else []
 
 
@@ -242,13 +250,15 @@ def _found(found: Counter[str]) -> str:
     return f"labels found (rows): {', '.join(shown) or 'none'}{more}"
 
 
-def problem_of(values: Iterable[Any]) -> Problem:
-    """What is learned from these labels where nobody says it."""
+def problem_of(values: Iterable[Any], *, are_names: bool = False) -> Problem:
+    """What is learned from these labels where nobody says it; numbers are no scores if they ``are_names``."""
     values = list(values)
     lists = sum(isinstance(value, list) for value in values)
     # One list among many names is told as what is wrong, and so is one name among many lists.
     if lists and lists * 2 >= len(values):
         return "multi_label"
+    if are_names:
+        return "single_label"
     # A csv file has numbers as texts.
     numbers = [_number(value) for value in values]
     fractions = any(number is not None and not number.is_integer() for number in numbers)

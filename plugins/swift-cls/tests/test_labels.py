@@ -12,8 +12,10 @@ from swift_cls.options import ClassificationOptions
 from swift_core.errors import UserError
 
 
-def learn(values: list[Any], known: Labels | None = None, **options: Any) -> Labels:
-    return learn_labels(values, ClassificationOptions(**options), known)
+def learn(
+    values: list[Any], known: Labels | None = None, declared: tuple[str, ...] = (), **options: Any
+) -> Labels:
+    return learn_labels(values, ClassificationOptions(**options), known, declared=declared)
 
 
 def test_names_are_sorted_whatever_the_order_of_the_rows() -> None:
@@ -152,3 +154,32 @@ def test_an_unknown_label_of_an_evaluation_row_is_refused() -> None:
         ValueError, match=r"one of the 2 labels science, sports .*found 'sport'. Did you mean 'sports'"
     ):
         labels.targets("sport")
+
+
+def test_labels_that_the_data_set_names_keep_its_order() -> None:
+    labels = learn(["b", "a", "b"], declared=("b", "a"))
+    assert (labels.names, labels.counts) == (("b", "a"), (2, 1))
+    assert learn([["b"], []], declared=("b",)).problem == "multi_label"
+    # Evaluation data may have the ids.
+    assert labels.targets(1) == labels.targets("a") == [1.0]
+    assert learn(["b", "a"], declared=("b", "a"), label_names=["a", "b"]).names == ("a", "b")
+    known = Labels(problem="single_label", names=("a", "b", "c"), of_model=True)
+    assert learn(["b", "a"], known, declared=("b", "a")).names == ("a", "b", "c")
+
+
+def test_numbers_that_the_data_set_names_are_names() -> None:
+    stars = learn(["5", "1", "3"], declared=("1", "3", "5"))
+    assert (stars.names, stars.targets("3"), stars.targets(1)) == (("1", "3", "5"), [1.0], [0.0])
+    halves = learn(["0.5", "1.5"], declared=("1.5", "0.5"))
+    assert (halves.problem, halves.names) == ("single_label", ("1.5", "0.5"))
+
+
+def test_a_label_that_the_data_set_names_and_no_row_has() -> None:
+    with pytest.raises(UserError) as caught:
+        learn(["b", "a"], declared=("b", "a", "c"))
+    assert caught.value.faults[0] == (
+        "label_names: no training row has c; give the others, which the data set names too, or add rows"
+    )
+    assert learn(["b", "a"], declared=("b", "a", "c"), label_names=["b", "a"]).names == ("b", "a")
+    with pytest.raises(UserError, match="found the id -1"):
+        learn(["b", "a", "-1"], declared=("b", "a"))

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -482,3 +483,21 @@ def test_a_diverged_model_is_told_and_no_figure_is_made_up(
         trainer.network.classifier.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite"):
         trainer.evaluate()
+
+
+def test_a_data_set_that_names_its_classes_gives_the_model_their_names_in_its_order(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    names = ["科技", "体育", "财经"]
+    ids = datasets.Dataset.from_list([{**row, "label": names.index(row["label"])} for row in rows])
+    trainer = SwiftTrainer(
+        make_args(bert, max_steps=1),
+        ids.cast_column("label", datasets.ClassLabel(names=names)),
+        list(ids),  # ids alone
+    )
+    trainer.train()
+    assert trainer.network.config.id2label == dict(enumerate(names))
+    by_id, by_name = trainer.evaluate(), trainer.evaluate(rows)
+    assert {name: by_id[name] for name in ("eval_f1_macro", "eval_mcc", "eval_log_loss")} == {
+        name: by_name[name] for name in ("eval_f1_macro", "eval_mcc", "eval_log_loss")
+    }
