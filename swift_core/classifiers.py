@@ -159,7 +159,8 @@ def as_flat_classifier(
 
     Args:
         model: of its family's own class, whose name it keeps: it is what config.json says and users load.
-        fresh_head: start the head at random, also where the model came with one (for other labels).
+        fresh_head: start the head at random, also where the model came with one (for other labels). Where it
+            came with none, the library has started it, as it does for its own users with the same seed.
         pooling_method: which token vectors the head reads; None for the family's own way.
         chunk_pooling: see :class:`FlatClassifier`.
 
@@ -167,7 +168,7 @@ def as_flat_classifier(
         ``model``; its head is in float32 where it can be called alone.
     """
     heads = [getattr(model, name) for name in head_modules(model)]
-    if fresh_head:
+    if fresh_head and _may_come_with_head(model):
         for head in heads:
             _start_afresh(head, model)
     kind = type(model)
@@ -180,6 +181,11 @@ def as_flat_classifier(
         for head in heads:
             head.float()
     return classifier
+
+
+def _may_come_with_head(model: PreTrainedModel) -> bool:
+    known = model.config.architectures or ("ForSequenceClassification",)
+    return any(name.endswith("ForSequenceClassification") for name in known)
 
 
 def _start_afresh(head: nn.Module, model: PreTrainedModel) -> None:

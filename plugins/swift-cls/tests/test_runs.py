@@ -12,6 +12,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from sklearn import metrics as sk
 
@@ -501,3 +503,37 @@ def test_a_data_set_that_names_its_classes_gives_the_model_their_names_in_its_or
     assert {name: by_id[name] for name in ("eval_f1_macro", "eval_mcc", "eval_log_loss")} == {
         name: by_name[name] for name in ("eval_f1_macro", "eval_mcc", "eval_log_loss")
     }
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_seed_gives_the_run_that_transformers_has_with_it(
+    lora: bool, still_bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """From the weights at the start, head and adapter included, over the order of the rows to the end."""
+    loop = {"seed": 7, "per_device_train_batch_size": 2, "max_steps": 8, "learning_rate": 1e-3}
+    alike = {**loop, "weight_decay": 0.01, "warmup_steps": 0.2, "lr_scheduler_type": "linear"}
+    adapter = {"use_lora": True, "lora_rank": 4} if lora else {}
+    trainer = SwiftTrainer(make_args(still_bert, **alike, **adapter), rows)
+    trainer.train()
+
+    names = sorted({row["label"] for row in rows})
+    transformers.set_seed(7)
+    model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(still_bert, num_labels=3)
+    if lora:
+        config = LoraConfig(
+            task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules="all-linear", lora_dropout=0.0
+        )
+        model = get_peft_model(model, config)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(still_bert)
+    peer = transformers.Trainer(
+        model,
+        transformers.TrainingArguments(
+            str(tmp_path), **alike, report_to="none", use_cpu=True, disable_tqdm=True
+        ),
+        transformers.DataCollatorWithPadding(tokenizer),
+        [{**tokenizer(row["text"]), "label": names.index(row["label"])} for row in rows],
+    )
+    peer.train()
+    expected = dict(model.named_parameters())
+    for name, weight in trainer.network.named_parameters():
+        torch.testing.assert_close(weight, expected[name], atol=2e-6, rtol=1e-4, msg=name)
