@@ -381,6 +381,18 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_folder_of_an_adapter_has_no_card_that_is_a_form_to_fill_in(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    trainer = SwiftTrainer(
+        make_args(bert, max_steps=1, use_lora=True, save_strategy="steps", save_steps=1), rows
+    )
+    trainer.train()
+    assert trainer.run is not None
+    assert sorted(trainer.run.folder.rglob("adapter_config.json"))
+    assert not sorted(trainer.run.folder.rglob("README.md"))
+
+
 def test_training_stops_when_the_figure_gets_no_better(
     bert: Path, make_args: Make, rows: list[dict[str, Any]]
 ) -> None:
