@@ -83,6 +83,11 @@ def check_options(task: ClassificationOptions, labels: Labels) -> None:
             "sampling: expected nothing with loss logit_adjusted, which corrects for the shares of labels in "
             f"the data, found {task.sampling}, which draws other shares; leave one of the two out"
         )
+    if task.class_weights == "balanced" and task.sampling is not None:
+        faults.append(
+            f"sampling: {task.sampling} and class_weights=balanced both make up for rare labels, together "
+            "twice; leave one of the two out, or give weights by name"
+        )
     faults += _label_faults(task, labels)
     if faults:
         raise UserError(*dict.fromkeys(faults))

@@ -26,7 +26,7 @@ class ClassificationOptions:
     label_names: Annotated[list[str | int], MinLen(1)] | None = option(
         None,
         help="The labels in the order of their ids; default: those of the model where it knows all in the "
-        "data, else those of the training data, sorted.",
+        "data, else those that the data set names (ClassLabel), else those of the training data, sorted.",
     )
     num_labels: Annotated[int, Gt(0)] | None = option(
         None, help="How many labels there must be; a check only, the data or label_names tell it."

@@ -37,6 +37,12 @@ SCORES = Labels(problem="regression", names=())
             "sampling: expected nothing with loss logit_adjusted, which corrects for the shares of labels in "
             "the data, found square_root, which draws other shares; leave one of the two out",
         ),
+        (
+            ONE,
+            {"class_weights": "balanced", "sampling": "square_root"},
+            "sampling: square_root and class_weights=balanced both make up for rare labels, together twice; "
+            "leave one of the two out, or give weights by name",
+        ),
         (SEVERAL, {"sampling": "balanced"}, "sampling: has no effect with multi_label data"),
         (SCORES, {"class_weights": "balanced"}, "class_weights: has no effect with loss mse"),
     ],
