@@ -71,11 +71,7 @@ def training_of(
         if option.name not in told_elsewhere and not option.name.startswith(("eval_", "export_"))
     }
     record = run.record
-    data = [
-        (part["name"], short(source["name"]), source["rows"])
-        for part in record.get("data") or ()
-        for source in part["sources"]
-    ]
+    data = [entry for part in record.get("data") or () for entry in _data_told(part)]
     measured = record.get("metrics") or {}
     metrics = {
         name.removeprefix("eval_"): float(value)
@@ -93,6 +89,14 @@ def training_of(
     )
 
 
+def _data_told(part: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Use, name and rows of each source; of all together where some of their rows are not in this part."""
+    sources = [(part["name"], short(source["name"]), source["rows"]) for source in part["sources"]]
+    if "gathered" in part or sum(rows for _, _, rows in sources) == part["rows"]:
+        return sources
+    return [(part["name"], ", ".join(name for _, name, _ in sources), part["rows"])]
+
+
 def hub_id(name: str | None) -> str | None:
     """The hub id in ``name``, which may be one, or a copy in the hub's cache; None for any other folder."""
     if not name:
@@ -106,7 +110,8 @@ def hub_id(name: str | None) -> str | None:
 
 def hub_datasets(training: Training) -> list[str] | None:
     """Names of the data that look like hub ids, for the front matter; None for none."""
-    return sorted({name for _, name, _ in training.data if re.fullmatch(r"[\w.-]+/[\w-]+", name)}) or None
+    names = {name for _, told, _ in training.data for name in told.split(", ")}
+    return sorted(name for name in names if re.fullmatch(r"[\w.-]+/[\w-]+", name)) or None
 
 
 def eval_results(training: Training, *, task_type: str, task_name: str) -> list[EvalResult]:

@@ -166,7 +166,8 @@ def _hub_model(name: str, args: TrainingArguments) -> Path:
 def position_limit(folder_config: Any) -> int | None:
     """Longest sequence that the model's position embeddings allow, or None when nothing limits it."""
     limit = getattr(folder_config, "max_position_embeddings", None)
-    if limit is None:
+    # XLNet writes -1 for none.
+    if limit is None or limit <= 0:
         return None
     # RoBERTa and its family count positions from pad_token_id + 1.
     offset = folder_config.pad_token_id + 1 if folder_config.model_type in _OFFSET_POSITIONS else 0
@@ -174,5 +175,20 @@ def position_limit(folder_config: Any) -> int | None:
 
 
 _OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm", "mpnet", "longformer"}
+    {
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "lilt",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
 )

@@ -12,7 +12,7 @@ import torch
 
 from swift_cls.duplicates import tell_duplicates
 from swift_cls.labels import Labels, learn_labels, look_alikes
-from swift_cls.objective import check_options
+from swift_cls.objective import check_best_metric, check_options
 from swift_cls.settings import SETTINGS, labels_of_folder, read_settings
 from swift_cls.texts import TextEncoding
 from swift_core.errors import UserError, listed
@@ -116,19 +116,16 @@ class ClassificationCollator:
         values = list(train.records["label"])
         labels = learn_labels(values, args.task, self.labels, train.place, declared)
         check_options(args.task, labels)
+        if args.says("metric_for_best_model"):
+            directed, best = args.says("greater_is_better"), args.trainer.metric_for_best_model
+            check_best_metric(best, args.spec, labels.problem, has_direction=directed)
         if args.task.threshold == "per_label" and evaluation is None:
             raise UserError(
                 "threshold: per_label is fitted on evaluation data, found none; set eval_dataset, or "
                 "eval_split"
             )
         if args.trainer.process_index == 0:
-            print(f"labels    {_told(labels)}", flush=True)
-            for names in look_alikes(labels.names):
-                shown = listed(list(map(repr, names)))
-                print(f"warning   these labels look alike and are learned apart: {shown}", flush=True)
-            if self.labels is not None and not labels.of_model:
-                known = listed(self.labels.names[:_LABELS_TOLD]) or "scores"
-                print(f"head      starts afresh: that of the model is for {known}", flush=True)
+            _tell(labels, self.labels, probe=args.task.head_start == "probe")
             if evaluation is not None and args.task.report_duplicates:
                 tell_duplicates(train, evaluation)
         given = args.task.threshold
@@ -221,6 +218,21 @@ def _read_in(records: datasets.Dataset) -> Literal["texts", "pairs", "messages"]
     if any(talk is not None for talk in records["messages"]):
         return "messages"
     return "pairs" if any(pair is not None for pair in records["text_pair"]) else "texts"
+
+
+def _tell(labels: Labels, known: Labels | None, *, probe: bool) -> None:
+    """Print the labels of a run, and what becomes of the head of a model for the ``known`` ones."""
+    print(f"labels    {_told(labels)}", flush=True)
+    for names in look_alikes(labels.names):
+        shown = listed(list(map(repr, names)))
+        print(f"warning   these labels look alike and are learned apart: {shown}", flush=True)
+    if known is not None and not labels.of_model:
+        theirs = listed(known.names[:_LABELS_TOLD]) or "scores"
+        print(f"head      starts afresh: that of the model is for {theirs}", flush=True)
+    elif known is not None and known.names != labels.names:
+        print("head      that of the model, whose labels get these names", flush=True)
+    if labels.of_model and probe:
+        print("head      that of the model; head_start=probe is for new ones", flush=True)
 
 
 def _told(labels: Labels) -> str:

@@ -112,7 +112,7 @@ def _one_label(
     calibrated = calibration.softmax(logits / decision.temperature)
     one_hot, chosen = np.eye(count, dtype=int)[ids], np.eye(count, dtype=int)[predicted]
     figures = {
-        **metrics.class_figures(probabilities, one_hot, chosen),
+        **metrics.class_figures(probabilities, one_hot, chosen, one_label=True),
         **metrics.single_figures(probabilities, ids),
     }
     if decision.temperature != 1.0:
@@ -166,7 +166,7 @@ def _several_labels(
     probabilities = calibration.sigmoid(logits / decision.temperature)
     predicted = (probabilities >= np.asarray(decision.threshold)).astype(int)
     figures = {
-        **metrics.class_figures(probabilities, many, predicted),
+        **metrics.class_figures(probabilities, many, predicted, one_label=False),
         **metrics.multi_figures(probabilities, many, predicted),
     }
     if isinstance(decision.threshold, float):

@@ -42,6 +42,13 @@ class Labels:
         """Outputs of the head."""
         return len(self.names) or 1
 
+    def may_go_by(self, names: Sequence[str]) -> bool:
+        """Whether ``names`` are these labels: by name or, where nobody named these, by their number."""
+        unnamed = all(
+            name == f"LABEL_{place}" for place, name in enumerate(self.names)
+        )  # as the library does
+        return self.names == tuple(names) or (unnamed and len(self.names) == len(names))
+
     def targets(self, value: Any) -> list[float]:
         """What a row's label stands for: one id, the ids of several, or a score.
 
@@ -160,11 +167,11 @@ def _names(
     usable = known if known is not None and known.problem == problem else None
     if options.label_names is not None:
         names = tuple(map(str, options.label_names))
-        return names, usable is not None and usable.names == names
+        return names, usable is not None and usable.may_go_by(names)
     if usable is not None and flat and _knows(usable, flat, found):
         return usable.names, True
     if declared:
-        return declared, False
+        return declared, usable is not None and usable.may_go_by(declared)
     if all(_ID.fullmatch(name) for name in found):
         return tuple(sorted(found, key=int)), False
     if all(isinstance(value, bool) for value in flat):
@@ -239,7 +246,8 @@ def _id_faults(ids: list[int]) -> list[str]:
     if missing := [str(n) for n in islice(chain.from_iterable(gaps), _SHOWN)]:
         return [
             f"label: no training row has the ids {listed(missing)}; "
-            "ids go from 0 up; if the numbers are names, give them as label_names"
+            "ids go from 0 up; if the numbers are names, give them as label_names, if they are scores set "
+            "problem=regression"
         ]
     return []
 

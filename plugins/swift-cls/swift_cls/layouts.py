@@ -19,6 +19,7 @@ _PAIR = Column(
 _LABEL = Column(
     name="label", type="any", meaning="A name or an id, a list of them (several labels), or a score."
 )
+_LABELS = Column(name="labels", type="any", meaning="A list of names or ids; it may be empty.")
 
 COLUMNS = (
     Column(name="text", type="text", meaning=_TEXT.meaning, required=False),
@@ -46,7 +47,7 @@ LAYOUTS = (
         name="texts with several labels",
         columns=(
             _TEXT,
-            Column(name="labels", type="any", meaning="A list of names or ids; it may be empty."),
+            _LABELS,
             _PAIR,
         ),
         convert=f"{_HERE}:from_labels",
@@ -64,6 +65,14 @@ LAYOUTS = (
         name="ms-swift",
         columns=(Column(name="messages", type="any", meaning="A conversation that is classified."), _LABEL),
         convert=f"{_HERE}:from_messages",
+    ),
+    Layout(
+        name="conversations with several labels",
+        columns=(
+            Column(name="messages", type="any", meaning="A conversation that is classified."),
+            _LABELS,
+        ),
+        convert=f"{_HERE}:from_labels",
     ),
 )
 
@@ -104,7 +113,8 @@ def from_labels(row: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"labels: expected a list of names or ids, found {labels!r}; one label is named label"
         )
-    return {"text": row["text"], "text_pair": row.get("text_pair"), "label": json.dumps(labels)}
+    texts = {name: row.get(name) for name in ("text", "text_pair", "messages")}
+    return {**texts, "label": json.dumps(labels)}
 
 
 def from_pair(row: Mapping[str, Any]) -> dict[str, Any]:

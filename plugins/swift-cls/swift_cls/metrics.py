@@ -16,17 +16,21 @@ from swift_cls.calibration import binary_calibration_error, expected_calibration
 # Shape legend: N rows (at least one), C classes or labels.
 
 
-def class_figures(probabilities: np.ndarray, targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def class_figures(
+    probabilities: np.ndarray, targets: np.ndarray, predicted: np.ndarray, *, one_label: bool
+) -> dict[str, float]:
     """What can be said of single-label and multi-label predictions alike.
 
-    Macro is the mean over all C classes, with 0 for a class that is neither there nor predicted; weighted is
-    the mean weighted by rows; micro counts all cells together, and is the accuracy where each row has and is
-    given one class.
+    Macro is the mean over classes, as scikit-learn takes them: with ``one_label`` over those that a row has
+    or is given, else over all C, with 0 for one that is neither there nor predicted. Weighted is the mean
+    weighted by rows; micro counts all cells together, and is the accuracy where each row has and is given
+    one class.
 
     Args:
         probabilities: [N, C]
         targets: [N, C] of 0 and 1.
         predicted: [N, C] of 0 and 1.
+        one_label: whether each row has and is given one class.
 
     Returns:
         ``f1_macro``, ``f1_micro``, ``f1_weighted``, ``precision_macro``, ``recall_macro``; ``roc_auc``, one
@@ -37,12 +41,13 @@ def class_figures(probabilities: np.ndarray, targets: np.ndarray, predicted: np.
 
     hits, given, support = _counts(targets, predicted)
     f1 = _ratio(2 * hits, given + support)
+    counted = given + support > 0 if one_label else np.ones(len(f1), bool)
     return {
-        "f1_macro": float(f1.mean()),
+        "f1_macro": float(f1[counted].mean()),
         "f1_micro": float(_ratio(2 * hits.sum(), given.sum() + support.sum())),
         "f1_weighted": float(_ratio((f1 * support).sum(), support.sum())),
-        "precision_macro": float(_ratio(hits, given).mean()),
-        "recall_macro": float(_ratio(hits, support).mean()),
+        "precision_macro": float(_ratio(hits, given)[counted].mean()),
+        "recall_macro": float(_ratio(hits, support)[counted].mean()),
         "roc_auc": _mean_where(
             (support > 0) & (support < len(targets)), roc_auc_score, probabilities, targets
         ),

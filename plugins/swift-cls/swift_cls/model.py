@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from swift_cls.collator import ClassificationCollator
+    from swift_cls.labels import Labels
     from swift_core.arguments import TrainingArguments
 
 _SHOWN = 10
@@ -38,7 +39,7 @@ def build_model(args: TrainingArguments, collator: ClassificationCollator) -> An
     labels, config = collator.known_labels, load_config(args)
     # Of the folder that is loaded now, which may be a checkpoint of the run.
     known = labels_of_folder(resolve_model(args), config)
-    has_head = known is not None and (known.problem, known.names) == (labels.problem, labels.names)
+    has_head = known is not None and known.problem == labels.problem and _is_of(known, labels)
     if known is not None and not has_head and is_adapter(resolve_model(args)):
         raise UserError(
             f"model_name_or_path: the adapter {args.core.model_name_or_path} has a head for the labels "
@@ -57,6 +58,10 @@ def build_model(args: TrainingArguments, collator: ClassificationCollator) -> An
         task_type="SEQ_CLS",
     )
     return load_backbone(args, transformers.AutoModelForSequenceClassification, head)
+
+
+def _is_of(known: Labels, labels: Labels) -> bool:
+    return known.names == labels.names or (labels.of_model and known.may_go_by(labels.names))
 
 
 def _prepare(

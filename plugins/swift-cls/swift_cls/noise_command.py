@@ -99,6 +99,7 @@ def _find(parsed: argparse.Namespace) -> dict[str, Any]:
     rows = [
         {
             "row": int(judged[row]) + 1,
+            "place": train.place(int(judged[row])),
             **{name: value for name, value in train.records[int(judged[row])].items() if value is not None},
             "label": kept[own[row]],
             "suggested": kept[label],
@@ -159,7 +160,7 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"left out  labels with a single row: {listed(result['left_out'])}")
     lines += [f"          {count:>5,}  {given} -> {other}" for given, other, count in result["pairs"]]
     lines += [
-        f"          row {row['row']}: {str(row.get('text', row.get('messages')))[:_TEXT_SHOWN]!r} "
+        f"          {row['place']}: {str(row.get('text', row.get('messages')))[:_TEXT_SHOWN]!r} "
         f"{row['label']} -> {row['suggested']} (margin {row['margin']:.2f})"
         for row in result["surest"]
     ]

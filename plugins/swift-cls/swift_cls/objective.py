@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from swift_cls import losses
-from swift_core.errors import UserError, listed
+from swift_core.errors import UserError, did_you_mean, listed
 
 if TYPE_CHECKING:
     from swift_cls.labels import Labels
     from swift_cls.options import ClassificationOptions, LossName, Problem
+    from swift_core.spec import TaskSpec
 
 DEFAULT_LOSS: Mapping[Problem, LossName] = {
     "single_label": "cross_entropy",
@@ -91,6 +92,35 @@ def check_options(task: ClassificationOptions, labels: Labels) -> None:
     faults += _label_faults(task, labels)
     if faults:
         raise UserError(*dict.fromkeys(faults))
+
+
+_GROUPS: Mapping[Problem, frozenset[str]] = {
+    "single_label": frozenset({"labels", "one label"}),
+    "multi_label": frozenset({"labels", "several labels"}),
+    "regression": frozenset({"scores", "grades"}),
+}
+"""Groups of metrics that an evaluation gives."""
+
+
+def check_best_metric(name: str | None, spec: TaskSpec, problem: Problem, *, has_direction: bool) -> None:
+    """Refuse a ``metric_for_best_model`` that no evaluation gives, or of which nobody says what is better.
+
+    Args:
+        name: as the run says it; None where it says none.
+        has_direction: the run says ``greater_is_better``; then it may be a figure of an extension.
+
+    Raises:
+        UserError: it is such a one.
+    """
+    bare = (name or "").removeprefix("eval_")
+    given = [metric.name for metric in spec.metrics if metric.group in _GROUPS[problem]]
+    others = [metric.name for metric in spec.metrics if metric.name not in given]
+    if not bare or bare.removesuffix("_calibrated") in given or (has_direction and bare not in others):
+        return
+    raise UserError(
+        f"metric_for_best_model: expected a figure of {problem} data ({listed(given)}), found {bare}."
+        f"{did_you_mean(bare, given)} For one of an extension set greater_is_better too"
+    )
 
 
 def _label_faults(task: ClassificationOptions, labels: Labels) -> list[str]:

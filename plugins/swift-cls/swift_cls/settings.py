@@ -52,7 +52,5 @@ def labels_of_config(config: Any) -> Labels | None:
     kind = getattr(config, "problem_type", None)
     if kind == "regression" or len(names) == 1:
         return Labels(problem="regression", names=(), of_model=True)
-    if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
-        return None  # what the library writes where nobody named them
     problem: Problem = "multi_label" if kind == "multi_label_classification" else "single_label"
     return Labels(problem=problem, names=names, of_model=True)

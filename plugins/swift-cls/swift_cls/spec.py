@@ -47,12 +47,25 @@ SPEC = TaskSpec(
         ),
         Metric(name="f1_samples", meaning="Mean F1 of the rows", group="several labels"),
         Metric(
+            name="binary_log_loss",
+            meaning="Mean negative log-probability of the right decisions",
+            higher_is_better=False,
+            group="several labels",
+        ),
+        Metric(
+            name="binary_ece",
+            meaning="Expected calibration error of the labels",
+            higher_is_better=False,
+            group="several labels",
+        ),
+        Metric(
             name="mse", meaning="Mean squared error", higher_is_better=False, primary=True, group="scores"
         ),
         Metric(name="mae", meaning="Mean absolute error", higher_is_better=False, group="scores"),
         Metric(name="r2", meaning="Share of the variance that is explained", group="scores"),
         Metric(name="pearson", meaning="Linear correlation", group="scores"),
         Metric(name="spearman", meaning="Rank correlation", group="scores"),
+        Metric(name="qwk", meaning="Quadratic weighted kappa of whole numbers", primary=True, group="grades"),
     ),
     exports=(
         ExportFormat(name="hf", meaning="Folder that pipeline('text-classification') loads"),

@@ -51,6 +51,16 @@ def test_token_types_of_a_pair_are_those_of_the_tokenizer(bert: Path, make_args:
     assert ids[0].tolist() == made.collator.tokenizer("a b", "c")["input_ids"]
 
 
+def test_conversations_may_have_several_labels(qwen: Path, make_args: Make) -> None:
+    talk = [{"role": "user", "content": "a b"}]
+    made = fitted(
+        make_args(qwen, pooling_method="mean"),
+        [{"messages": talk, "labels": ["x", "y"]}, {"messages": talk, "labels": []}],
+    )
+    assert made.collator.known_labels.problem == "multi_label"
+    assert list(made.train.features["targets"]) == [[0.0, 1.0], []]
+
+
 def test_chunks_know_their_row(bert: Path, make_args: Make) -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "b c d e f g h i j k", "label": "y"}]
     made = fitted(make_args(bert, long_text="chunk_max", max_length=6), rows)
@@ -122,7 +132,8 @@ def test_labels_of_a_classifier_of_others_are_in_its_configuration(bert: Path) -
 
     named = read(id2label={0: "no", 1: "yes"})
     assert named is not None and named.names == ("no", "yes")
-    assert read(num_labels=3) is None
+    numbered = read(num_labels=3)
+    assert numbered is not None and numbered.names == ("LABEL_0", "LABEL_1", "LABEL_2")
     score = read(num_labels=1)
     assert score is not None and score.problem == "regression"
     assert read(id2label={0: "no", 1: "yes"}, architectures=["BertModel"]) is None

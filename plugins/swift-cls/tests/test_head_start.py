@@ -98,7 +98,9 @@ def test_a_head_for_the_same_labels_stays(bert: Path, make_args: Make, rows: Any
     assert second.run is not None
     old, new = (load_file(run.model / "model.safetensors") for run in (first.run, second.run))
     assert torch.equal(old["classifier.weight"], new["classifier.weight"])
-    assert "linear probe" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "linear probe" not in told
+    assert "head      that of the model; head_start=probe is for new ones" in told
 
 
 def test_a_second_training_goes_on_from_the_first(

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForSequenceClassification,
+)
 
 from swift_cls import hooks
 from swift_cls.labels import Labels
@@ -18,6 +23,7 @@ from swift_core import SwiftTrainer, TrainingArguments
 from swift_core.classifiers import own_pooling, pool_chunks
 from swift_core.errors import UserError
 from swift_core.flat import flat_batch
+from swift_core.preparation import prepare_task
 
 Make = Callable[..., TrainingArguments]
 
@@ -235,6 +241,32 @@ def test_a_head_for_other_labels_starts_afresh_and_one_for_the_same_stays(
         other = hooks.make_model(args, with_labels(again, Labels(problem="single_label", names=names)))
         assert other.classifier.weight.shape[0] == len(names)
         assert not bool((other.classifier.weight == 1).any())
+
+
+def test_a_head_whose_labels_nobody_named_stays_for_ids_and_for_names_of_them(
+    bert: Path, make_args: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = BertForSequenceClassification.from_pretrained(bert, num_labels=3)
+    nn.init.ones_(theirs.classifier.weight)
+    theirs.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    ids = [{"text": text, "label": number} for number, text in enumerate("abc")]
+    words = [{**row, "label": f"w{row['label']}"} for row in ids]
+
+    def started(rows: list[dict[str, Any]], **options: Any) -> tuple[bool, Any]:
+        args = make_args(tmp_path, **options)
+        collator = prepare_task(args, rows).collator
+        model = hooks.make_model(args, collator)
+        return bool((model.classifier.weight == 1).all()), model.config.id2label
+
+    assert started(ids) == (True, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"})
+    names = {0: "w2", 1: "w0", 2: "w1"}
+    assert started(ids, label_names=list(names.values())) == (True, names)
+    assert "that of the model, whose labels get these names" in capsys.readouterr().out
+    # Nothing says which of them is which.
+    assert started(words) == (False, {0: "w0", 1: "w1", 2: "w2"})
+    assert "head      starts afresh: that of the model is for LABEL_0" in capsys.readouterr().out
+    assert started(ids[:2], label_names=["x", "y"])[0] is False
 
 
 def test_threads_do_not_meet_in_the_head(bert: Path, build: Any) -> None:

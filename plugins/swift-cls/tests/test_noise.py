@@ -92,6 +92,7 @@ def test_the_command_writes_suspects_as_rows(
     assert len(found) == result["suspects"]
     for row in found:
         assert {"row", "text", "label", "suggested", "margin"} <= row.keys()
+        assert row["place"] == f"{tmp_path}/train.jsonl:{row['row']}"
         assert row["label"] != row["suggested"]
     assert main(["label-noise", str(run_file), "--output", str(output)]) == 2
     assert "is there already" in capsys.readouterr().err

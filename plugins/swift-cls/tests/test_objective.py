@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from swift_cls import metrics
 from swift_cls.labels import Labels
-from swift_cls.objective import check_options, row_losses
+from swift_cls.objective import check_best_metric, check_options, row_losses
 from swift_cls.options import ClassificationOptions
+from swift_cls.spec import SPEC
 from swift_core.errors import UserError
 
 ONE = Labels(problem="single_label", names=("a", "b", "c"), counts=(6, 3, 1), rows=10)
@@ -103,3 +107,42 @@ def test_several_labels_and_scores_have_their_own() -> None:
     torch.testing.assert_close(
         row_losses(logits[:, :1], scores, ClassificationOptions(), SCORES), (logits[:, 0] - scores) ** 2
     )
+
+
+@pytest.mark.parametrize(
+    ("problem", "name", "has_direction", "told"),
+    [
+        ("single_label", None, False, None),
+        ("single_label", "eval_ece_calibrated", False, None),
+        ("multi_label", "binary_ece", False, None),
+        ("multi_label", "f1_macro", False, None),
+        ("regression", "qwk", False, None),
+        ("single_label", "my_figure", True, None),
+        ("single_label", "acuracy", False, "found acuracy. Did you mean 'accuracy'?"),
+        ("single_label", "temperature", False, "found temperature. For one of an extension"),
+        ("multi_label", "accuracy", True, "expected a figure of multi_label data (f1_macro, "),
+        ("regression", "f1_macro", False, "expected a figure of regression data (mse, "),
+    ],
+)
+def test_the_figure_for_the_best_model_is_one_that_evaluations_give(
+    problem: Any, name: str | None, has_direction: bool, told: str | None
+) -> None:
+    with nullcontext() if told is None else pytest.raises(UserError) as error:
+        check_best_metric(name, SPEC, problem, has_direction=has_direction)
+    assert told is None or told in str(error.value)
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label", "regression"])
+def test_every_figure_has_a_direction(problem: Any) -> None:
+    probabilities, many = np.full((4, 2), 0.5), np.eye(2, dtype=int)[[0, 1, 1, 0]]
+    figures = {
+        "single_label": metrics.single_figures(probabilities, many.argmax(1)),
+        "multi_label": metrics.multi_figures(probabilities, many, many),
+        "regression": metrics.score_figures(probabilities[:, 0], many[:, 0]),
+    }[problem]
+    if problem != "regression":
+        figures |= metrics.class_figures(probabilities, many, many, one_label=problem == "single_label")
+    for name in figures:
+        check_best_metric(name, SPEC, problem, has_direction=False)
+        down = ("log_loss", "ece", "hamming_loss", "mse", "mae")
+        assert SPEC.higher_is_better(name) is not name.endswith(down), name

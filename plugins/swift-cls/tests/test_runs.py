@@ -549,3 +549,15 @@ def test_a_seed_gives_the_run_that_transformers_has_with_it(
     expected = dict(model.named_parameters())
     for name, weight in trainer.network.named_parameters():
         torch.testing.assert_close(weight, expected[name], atol=2e-6, rtol=1e-4, msg=name)
+
+
+def test_the_card_tells_the_rows_of_each_part(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trainer = SwiftTrainer(make_args(bert, max_steps=1, dataset=str(data), eval_split=0.34))
+    trainer.train()
+    card = (trainer.save_model(format="hf") / "README.md").read_text()
+    assert "| train | rows.jsonl | 6 |" in card
+    assert "| eval | rows.jsonl | 3 |" in card
