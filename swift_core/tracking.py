@@ -6,7 +6,8 @@ import json
 import struct
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from swift_core.hookspecs import hookimpl
@@ -21,7 +22,9 @@ _EVENTS = "the TensorBoard event files"
 
 
 class RunRecorder:
-    """Writes what a run logs. A full disk costs the log, not the training: one line on stderr tells it.
+    """Writes what a run logs, also after its end, where somebody goes on to evaluate it.
+
+    A full disk costs the log, not the training: one line on stderr tells it.
 
     Args:
         resume_step: the step of the checkpoint that a resumed run starts from, None for a new run. What
@@ -46,7 +49,8 @@ class RunRecorder:
     def metrics_logged(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         """Write the figures to both places, at once, so that a kill loses nothing that was logged."""
         self._attempt(_LINES, lambda: run.append_metrics(step, metrics))
-        self._attempt(_EVENTS, lambda: self._write_scalars(step, metrics))
+        with self._opened(run):
+            self._attempt(_EVENTS, lambda: self._write_scalars(step, metrics))
 
     @hookimpl
     def run_ended(self, run: Run) -> None:
@@ -54,12 +58,23 @@ class RunRecorder:
         if self._writer is not None:
             self._attempt(_EVENTS, self._writer.close)
         self._writer = None
+        # What comes after it is dropped once, not again by whoever opens the files later.
+        self._resume_step = None
 
-    def show(self, step: int, pictures: Mapping[str, bytes]) -> None:
+    def show(self, run: Run, step: int, pictures: Mapping[str, bytes]) -> None:
         """Put PNG files into TensorBoard's tab of images."""
-        writer = self._writer
-        if writer is not None and pictures:
-            self._attempt(_EVENTS, lambda: _write_pictures(writer, step, pictures))
+        with self._opened(run):
+            self._attempt(_EVENTS, lambda: self._write_pictures(step, pictures))
+
+    @contextmanager
+    def _opened(self, run: Run) -> Iterator[None]:
+        """The event files are open; after the end of the run only for what happens inside."""
+        ended = self._writer is None
+        if ended:
+            self._attempt(_EVENTS, lambda: self._open(run))
+        yield
+        if ended:
+            self.run_ended(run)
 
     def _attempt(self, sink: str, write: Callable[[], None]) -> None:
         if sink in self._lost:
@@ -93,6 +108,19 @@ class RunRecorder:
                 self._writer.add_scalar(tag, float(value), step)
         self._writer.flush()
 
+    def _write_pictures(self, step: int, pictures: Mapping[str, bytes]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if self._writer is None:
+            return
+        for name, png in pictures.items():
+            # The head of a PNG file: 8 bytes signature, 8 of the first chunk, then width and height.
+            width, height = struct.unpack(">II", png[16:24])
+            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+            value = Summary.Value(tag=f"eval/{name}", image=image)
+            self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
+        self._writer.flush()
+
 
 def scalar_tag(name: str) -> str:
     """Return the TensorBoard tag of a metric: ``eval_x`` is ``eval/x``, all else ``train/x``.
@@ -102,18 +130,6 @@ def scalar_tag(name: str) -> str:
     if name.startswith("eval_"):
         return "eval/" + name.removeprefix("eval_")
     return f"train/{name}"
-
-
-def _write_pictures(writer: SummaryWriter, step: int, pictures: Mapping[str, bytes]) -> None:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    for name, png in pictures.items():
-        # The head of a PNG file: 8 bytes signature, 8 of the first chunk, then width and height.
-        width, height = struct.unpack(">II", png[16:24])
-        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
-        value = Summary.Value(tag=f"eval/{name}", image=image)
-        writer._get_file_writer().add_summary(Summary(value=[value]), step)
-    writer.flush()
 
 
 def _describe(writer: SummaryWriter, run: Run) -> None:

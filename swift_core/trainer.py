@@ -233,12 +233,15 @@ class SwiftTrainer(transformers.Trainer):
         self._end_run("finished")
 
     _recording = False
+    _recorder: RunRecorder | None = None
 
     def _begin_run(self, checkpoint: Path | None = None) -> None:
         """Make the run's folder, or take over that of ``checkpoint``; every process learns its path."""
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else None
         if self.is_world_process_zero():
             self.run = self._own_run(checkpoint)
+            if self._recorder is not None:
+                self.runtime.remove(self._recorder)  # of the run before
             self._recorder = RunRecorder(resume_step=step)
             self.runtime.add(self._recorder)
         folder = broadcast_object_list([str(self.run.folder) if self.run else None])[0]
@@ -256,7 +259,6 @@ class SwiftTrainer(transformers.Trainer):
                 self.runtime.run_ended(self.run)
             except Exception as fault:  # an observer's; the run itself is over, and how it ended must show
                 print(f"run_ended of an observer failed: {type(fault).__name__}: {fault}")
-            self.runtime.remove(self._recorder)
 
     def compute_loss(
         self,
@@ -377,8 +379,8 @@ class SwiftTrainer(transformers.Trainer):
         if self.run is None:
             return
         keep_evaluation(evaluation, self.run, self.state.global_step, other)
-        if self._recording and other is None:
-            self._recorder.show(self.state.global_step, evaluation.pictures)
+        if self._recorder is not None and other is None:
+            self._recorder.show(self.run, self.state.global_step, evaluation.pictures)
         if evaluation.learned and other is None:
             has_best = self.args.load_best_model_at_end and not self.is_in_train
             step = (has_best and self.state.best_global_step) or self.state.global_step

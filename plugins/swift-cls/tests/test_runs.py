@@ -561,3 +561,26 @@ def test_the_card_tells_the_rows_of_each_part(
     card = (trainer.save_model(format="hf") / "README.md").read_text()
     assert "| train | rows.jsonl | 6 |" in card
     assert "| eval | rows.jsonl | 3 |" in card
+
+
+def test_an_evaluation_after_the_end_of_a_run_is_in_its_curves_too(
+    bert: Path, make_args: Make, rows: list[dict[str, Any]]
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = SwiftTrainer(make_args(bert, max_steps=2), rows, rows)
+    for _ in range(2):  # two runs, one after the other
+        trainer.train()
+        figures = trainer.evaluate()
+        trainer.evaluate(rows[:3])
+        assert trainer.run is not None
+        events = EventAccumulator(str(trainer.run.logs)).Reload()
+        assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("eval/f1_macro")] == [
+            (2, figures["eval_f1_macro"])
+        ]
+        assert [image.step for image in events.Images("eval/confusion")] == [2]
+        assert [image.step for image in events.Scalars("train/train_loss")] == [2]
+        logged = [
+            json.loads(line) for line in (trainer.run.folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert sum("eval_f1_macro" in line for line in logged) == 1
