@@ -79,10 +79,9 @@ def finish_saved_folder(folder: Path, args: TrainingArguments) -> None:
     """Tidy what the library's ``save`` wrote."""
     # A pickle that nobody here reads and nobody should: run.json holds the options.
     (folder / "training_args.bin").unlink(missing_ok=True)
-    config = folder / "adapter_config.json"
-    if config.exists():
-        # peft's card: a form to fill in, with the path of the base model on this machine.
-        (folder / "README.md").unlink(missing_ok=True)
+    config, card = folder / "adapter_config.json", folder / "README.md"
+    if config.exists() and card.exists() and "[More Information Needed]" in card.read_text(encoding="utf-8"):
+        card.unlink()  # peft's: a form to fill in, with the path of the base model on this machine
     name = args.core.model_name_or_path
     from_hub = name and not Path(name).expanduser().exists()
     if config.exists() and from_hub and not is_adapter(resolve_model(args)):

@@ -60,7 +60,7 @@ def build(causal: Path, make_args: Callable[..., Any]) -> Build:
                     weight.add_(torch.randn_like(weight), alpha=0.2 if args.core.use_lora else 0.05)
         record = {
             "options": {"model_name_or_path": str(folder)},
-            "data": [{"name": "train", "sources": [{"name": "/data/pairs.jsonl", "rows": 3}]}],
+            "data": [{"name": "train", "rows": 3, "sources": [{"name": "/data/pairs.jsonl", "rows": 3}]}],
             "metrics": {"eval_win_rate": 0.7, "eval_answer_tokens": 9.0},
         }
         return model, make_collator(args, kind="pairs"), args, Run(folder, record)
