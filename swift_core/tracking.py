@@ -63,8 +63,9 @@ class RunRecorder:
 
     def show(self, run: Run, step: int, pictures: Mapping[str, bytes]) -> None:
         """Put PNG files into TensorBoard's tab of images."""
-        with self._opened(run):
-            self._attempt(_EVENTS, lambda: self._write_pictures(step, pictures))
+        if pictures:
+            with self._opened(run):
+                self._attempt(_EVENTS, lambda: self._write_pictures(step, pictures))
 
     @contextmanager
     def _opened(self, run: Run) -> Iterator[None]:

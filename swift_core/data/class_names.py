@@ -58,6 +58,6 @@ def named(value: Any, names: dict[str, None]) -> Any:
         return [named(item, names) for item in value]
     if not isinstance(value, ClassId):
         return value
-    if value.names[-1] not in names:
+    if value.name not in names:
         names.update(dict.fromkeys(value.names))
     return value.name

@@ -487,3 +487,14 @@ def test_an_id_without_a_class_stays_a_number() -> None:
 def test_other_names_of_classes_are_other_data() -> None:
     ab, ba, again = (load(classes(names), spec=CLASSES) for names in (["a", "b"], ["b", "a"], ["a", "b"]))
     assert ab.fingerprint == again.fingerprint != ba.fingerprint
+
+
+def test_files_that_name_different_classes_add_up() -> None:
+    classes(["a", "c"]).to_parquet("two.parquet")
+    label = datasets.ClassLabel(names=["a", "b", "c"])
+    rows = {"kind": [1], "kinds": [[]], "rank": [1]}
+    features = {"kind": label, "kinds": datasets.List(label), "rank": datasets.Value("int64")}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet("three.parquet")
+    data = load(["two.parquet", "three.parquet"], spec=CLASSES)
+    assert list(data.records["kind"]) == ["c", "a", "c", "b"]
+    assert data.class_names["kind"] == ("a", "c", "b")

@@ -12,7 +12,7 @@ import torch
 
 from swift_cls.duplicates import tell_duplicates
 from swift_cls.labels import Labels, learn_labels, look_alikes
-from swift_cls.objective import check_best_metric, check_options
+from swift_cls.objective import check_chosen_metric, check_options
 from swift_cls.settings import SETTINGS, labels_of_folder, read_settings
 from swift_cls.texts import TextEncoding
 from swift_core.errors import UserError, listed
@@ -118,7 +118,7 @@ class ClassificationCollator:
         check_options(args.task, labels)
         if args.says("metric_for_best_model"):
             directed, best = args.says("greater_is_better"), args.trainer.metric_for_best_model
-            check_best_metric(best, args.spec, labels.problem, has_direction=directed)
+            check_chosen_metric(best, args.spec, labels.problem, has_direction=directed)
         if args.task.threshold == "per_label" and evaluation is None:
             raise UserError(
                 "threshold: per_label is fitted on evaluation data, found none; set eval_dataset, or "

@@ -44,9 +44,8 @@ class Labels:
 
     def may_go_by(self, names: Sequence[str]) -> bool:
         """Whether ``names`` are these labels: by name or, where nobody named these, by their number."""
-        unnamed = all(
-            name == f"LABEL_{place}" for place, name in enumerate(self.names)
-        )  # as the library does
+        # What the library writes where nobody did.
+        unnamed = all(name == f"LABEL_{place}" for place, name in enumerate(self.names))
         return self.names == tuple(names) or (unnamed and len(self.names) == len(names))
 
     def targets(self, value: Any) -> list[float]:

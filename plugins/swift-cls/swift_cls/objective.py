@@ -102,7 +102,7 @@ _GROUPS: Mapping[Problem, frozenset[str]] = {
 """Groups of metrics that an evaluation gives."""
 
 
-def check_best_metric(name: str | None, spec: TaskSpec, problem: Problem, *, has_direction: bool) -> None:
+def check_chosen_metric(name: str | None, spec: TaskSpec, problem: Problem, *, has_direction: bool) -> None:
     """Refuse a ``metric_for_best_model`` that no evaluation gives, or of which nobody says what is better.
 
     Args:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from swift_cls import metrics
 from swift_cls.labels import Labels
-from swift_cls.objective import check_best_metric, check_options, row_losses
+from swift_cls.objective import check_chosen_metric, check_options, row_losses
 from swift_cls.options import ClassificationOptions
 from swift_cls.spec import SPEC
 from swift_core.errors import UserError
@@ -128,7 +128,7 @@ def test_the_figure_for_the_best_model_is_one_that_evaluations_give(
     problem: Any, name: str | None, has_direction: bool, told: str | None
 ) -> None:
     with nullcontext() if told is None else pytest.raises(UserError) as error:
-        check_best_metric(name, SPEC, problem, has_direction=has_direction)
+        check_chosen_metric(name, SPEC, problem, has_direction=has_direction)
     assert told is None or told in str(error.value)
 
 
@@ -143,6 +143,6 @@ def test_every_figure_has_a_direction(problem: Any) -> None:
     if problem != "regression":
         figures |= metrics.class_figures(probabilities, many, many, one_label=problem == "single_label")
     for name in figures:
-        check_best_metric(name, SPEC, problem, has_direction=False)
+        check_chosen_metric(name, SPEC, problem, has_direction=False)
         down = ("log_loss", "ece", "hamming_loss", "mse", "mae")
         assert SPEC.higher_is_better(name) is not name.endswith(down), name
